@@ -1,0 +1,1 @@
+"""Every feed and published table, every field, rule and failure reason, defined once."""

@@ -1,0 +1,248 @@
+"""Every field of every feed and published table, defined once.
+
+A name means one quantity in one unit wherever it appears. Tables list names; the data dictionary, the validation
+suites, the DDL and the dbt source YAML are derived from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a value is written as text, held in a frame and stored in the lake."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    DECIMAL = "decimal"  # money and quantities: exact, DECIMAL(38,8) in the lake
+    NUMBER = "number"  # prices, volatilities, rates: float64
+    BOOLEAN = "boolean"
+    DATE = "date"  # YYYY-MM-DD
+    TIMESTAMP = "timestamp"  # ISO 8601, UTC, microseconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Field:
+    """One quantity: its text form, unit, meaning and the rule every value keeps.
+
+    ``minimum``/``maximum`` are inclusive unless ``is_minimum_exclusive``; ``allowed`` is a closed vocabulary;
+    ``pattern`` is a regular expression on the raw text.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    allowed: tuple[str, ...] = ()
+    pattern: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    is_minimum_exclusive: bool = False
+
+
+_IDENTIFIER = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}"
+_CURRENCY = r"[A-Z][A-Z0-9]{1,11}"
+
+UNDERLYING_UNIT = "code"
+USD = "USD"
+
+
+def _string(name: str, description: str, *, allowed: tuple[str, ...] = (), pattern: str | None = None,
+            unit: str = "text") -> Field:
+    return Field(name=name, kind=Kind.STRING, unit="code" if allowed or pattern else unit,
+                 description=description, allowed=allowed, pattern=pattern)
+
+
+def _identifier(name: str, description: str) -> Field:
+    return _string(name, description, pattern=_IDENTIFIER)
+
+
+def _currency(name: str, description: str) -> Field:
+    return _string(name, description, pattern=_CURRENCY)
+
+
+def _decimal(name: str, unit: str, description: str, *, minimum: float | None = None) -> Field:
+    return Field(name=name, kind=Kind.DECIMAL, unit=unit, description=description, minimum=minimum)
+
+
+def _number(name: str, unit: str, description: str, *, minimum: float | None = None, maximum: float | None = None,
+            is_minimum_exclusive: bool = False) -> Field:
+    return Field(name=name, kind=Kind.NUMBER, unit=unit, description=description, minimum=minimum, maximum=maximum,
+                 is_minimum_exclusive=is_minimum_exclusive)
+
+
+def _price(name: str, unit: str, description: str) -> Field:
+    return _number(name, unit, description, minimum=0.0, is_minimum_exclusive=True)
+
+
+def _integer(name: str, unit: str, description: str, *, minimum: float | None = None) -> Field:
+    return Field(name=name, kind=Kind.INTEGER, unit=unit, description=description, minimum=minimum)
+
+
+def _date(name: str, description: str) -> Field:
+    return Field(name=name, kind=Kind.DATE, unit="day", description=description)
+
+
+def _instant(name: str, description: str) -> Field:
+    return Field(name=name, kind=Kind.TIMESTAMP, unit="UTC instant", description=description)
+
+
+def _flag(name: str, description: str) -> Field:
+    return Field(name=name, kind=Kind.BOOLEAN, unit="true|false", description=description)
+
+
+QUOTE = "quote currency per unit of the instrument"
+
+_FIELDS: tuple[Field, ...] = (
+    # run identity
+    _string("run_id", "The clearing run (UUIDv7) that wrote the row."),
+    _date("business_date", "The clearing day that the row belongs to."),
+    _string("session", "EOD, or ITD-nn for the nn-th intraday run.", pattern=r"EOD|ITD-[0-9]{2}"),
+    # members and accounts
+    _identifier("member_id", "Clearing member."),
+    _string("member_name", "Legal name of the clearing member."),
+    _string("country", "Country of incorporation, ISO 3166 alpha-2.", pattern=r"[A-Z]{2}"),
+    _string("contact_email", "Where margin notices of the member go.", pattern=r"[^@\s,]+@[^@\s,]+\.[^@\s,]+"),
+    _identifier("account_id", "Margin account: positions net inside it and nowhere else."),
+    _string("account_name", "What the account is for, in the member's words."),
+    _string("account_type", "Whose positions the account holds.",
+            allowed=("house", "client_individual", "client_omnibus")),
+    _currency("base_currency", "Currency in which the account's requirement is stated and called."),
+    _string("rulebook_id", "Margin methodology.", pattern=r"[a-z][a-z0-9_]*"),
+    # instruments
+    _identifier("instrument_id", "Listed instrument."),
+    _string("product_type", "What is traded.", allowed=("spot", "future", "perpetual", "option")),
+    _string("underlying", "Underlying index.", pattern=_CURRENCY),
+    _string("settlement_style",
+            "linear: quoted and settled in the quote currency; inverse: settled in the underlying coin.",
+            allowed=("linear", "inverse")),
+    _currency("quote_currency",
+              "Currency of mark_price: the underlying coin for coin-settled options, else USD or a stablecoin."),
+    _currency("settlement_currency", "Currency in which profit and loss is paid."),
+    _price("contract_multiplier", "underlying units (linear, options) or USD (inverse future, perpetual) per contract",
+           "Size of one contract."),
+    _instant("expiry_at", "Expiry; empty for spot and perpetuals."),
+    _price("strike_price", "USD per unit of the underlying", "Strike of an option; empty otherwise."),
+    _string("option_type", "Right of an option; empty otherwise.", allowed=("call", "put")),
+    # positions and trades
+    _decimal("quantity", "contracts, or units of the asset",
+             "Signed size: long or held positive, short or owed negative."),
+    _decimal("previous_quantity", "contracts", "Signed size at the previous close: quantity less the day's trades."),
+    _identifier("trade_id", "Trade; one row for each side."),
+    _price("trade_price", QUOTE, "Price at which the trade was done."),
+    _instant("traded_at", "Execution time of the trade."),
+    # market data
+    _price("mark_price", QUOTE, "Settlement mark of the day."),
+    _price("bid_price", QUOTE, "Best bid."),
+    _price("ask_price", QUOTE, "Best ask."),
+    _price("forward_price", "USD per unit of the underlying",
+           "Forward of the instrument's expiry; the index for spot and perpetuals."),
+    _number("mark_iv", "annualised, 1 = 100 %", "Black-76 implied volatility of the mark; empty unless an option.",
+            minimum=0.01, maximum=10.0),
+    _price("previous_mark_price", QUOTE, "Settlement mark of the previous clearing day; empty when newly listed."),
+    _price("previous_forward_price", "USD per unit of the underlying",
+           "forward_price of the previous clearing day; empty when newly listed."),
+    _number("previous_mark_iv", "annualised, 1 = 100 %", "mark_iv of the previous clearing day.",
+            minimum=0.01, maximum=10.0),
+    _number("funding_rate", "fraction of notional per day",
+            "Funding of the day: longs pay when positive; perpetuals only.", minimum=-0.5, maximum=0.5),
+    _instant("observed_at", "When the quote was taken."),
+    _identifier("venue", "Trading venue that quoted the price."),
+    _identifier("asset", "Currency, coin or token."),
+    _price("index_price", "USD per unit of the asset", "Price on one venue."),
+    _date("price_date", "Day of a historical close (UTC)."),
+    _price("close_price", "USD per unit of the asset", "Daily close."),
+    _string("price_source", "Where a price was taken from."),
+    _string("side", "Side of the order book.", allowed=("bid", "ask")),
+    _integer("level", "rank", "0 = best price on its side of the book.", minimum=0),
+    _price("level_price", QUOTE, "Price of the book level."),
+    _number("level_quantity", "contracts", "Size resting at the level.", minimum=0.0),
+    # validation
+    _string("feed", "Feed of raw data."),
+    _string("file", "File, table or generator that delivered the row."),
+    _integer("row", "line", "Line in the delivered file (the header is line 1); 0 = the file as a whole.", minimum=0),
+    _string("field", "Field that breaks the rule; empty for a rule on the whole row or feed."),
+    _string("rule", "Name of the broken rule."),
+    _string("severity", "fail: no figure may be computed; warn: reported.", allowed=("fail", "warn")),
+    _string("action", "What was done about it.", allowed=("refused", "quarantined", "reported")),
+    _string("value", "The offending value as delivered."),
+    _string("message", "What is wrong and what to do."),
+    _string("raw_row", "The whole row as delivered, as JSON."),
+    # valuation and risk
+    _price("underlying_price", "USD per unit of the underlying", "Index level used in valuation."),
+    _number("contract_value_usd", "USD per contract",
+            "Value of one contract in USD; 0 for futures and perpetuals, whose gains are settled daily."),
+    _number("delta", "units of the underlying per contract", "First derivative of value to the forward."),
+    _number("gamma", "units of the underlying per contract, per USD", "Second derivative of value to the forward."),
+    _number("vega_usd", "USD per contract, per 1.00 of volatility", "Derivative of value to volatility."),
+    _number("theta_usd", "USD per contract, per day", "Change of value over one day, all else equal."),
+    _flag("is_fallback_price", "The mark was missing or refused and a fallback stands in."),
+    _string("scenario_id", "Scenario of the rulebook's grid.", pattern=r"[A-Za-z0-9+._-]+"),
+    _number("price_move", "relative, 0.1 = +10 %", "Move of the underlying and of every forward on it.", minimum=-1.0),
+    _string("volatility_move", "Direction of the volatility shock.", allowed=("down", "same", "up")),
+    _number("weight", "fraction", "Share of the scenario's profit or loss that counts.", minimum=0.0, maximum=1.0),
+    _decimal("pnl_per_contract", "USD per contract", "Value change of one long contract in the scenario, weighted."),
+    _identifier("netting_set", "Positions that offset each other under the rulebook."),
+    _decimal("pnl_amount", USD, "Profit (positive) or loss (negative)."),
+    _flag("is_binding", "The scenario or component sets the requirement."),
+    _string("component", "Part of the requirement, by its name in the rulebook.", pattern=r"[a-z][a-z_]*"),
+    _string("margin_type", "Level of the requirement.", allowed=("initial", "maintenance")),
+    _decimal("amount", "currency", "Part of the requirement: positive is owed; all parts add up to the requirement."),
+    _currency("currency", "Currency of the amounts in the row."),
+    _decimal("initial_margin", USD, "Initial margin requirement.", minimum=0.0),
+    _decimal("maintenance_margin", USD, "Maintenance margin requirement.", minimum=0.0),
+    _flag("is_conservative", "A stated conservative treatment replaced a figure that could not be computed."),
+    # position values and settlement
+    _decimal("notional_amount", USD, "Size of the position at the index or mark, unsigned.", minimum=0.0),
+    _decimal("net_option_value", USD, "Value of the option positions: long positive, short negative."),
+    _decimal("variation_margin", USD,
+             "The day's settlement gain (positive) or loss: marks on carried positions and trades of the day."),
+    _decimal("premium_amount", USD, "Option premium of the day's trades: received positive, paid negative."),
+    _decimal("funding_amount", USD, "Perpetual funding of the day: received positive, paid negative."),
+    _decimal("settlement_amount", USD, "variation_margin + premium_amount + funding_amount."),
+    _decimal("delta_usd", USD, "Position delta times index."),
+    _decimal("worst_scenario_pnl", USD, "The position's profit or loss in the account's binding scenario."),
+    # collateral, equity, calls
+    _price("asset_price_usd", "USD per unit of the asset", "Price used for collateral."),
+    _number("haircut", "fraction", "Share of market value that does not count.", minimum=0.0, maximum=1.0),
+    _decimal("market_value", USD, "Value before haircut."),
+    _decimal("collateral_value", USD, "Value after haircut."),
+    _decimal("equity", USD, "collateral_value + net_option_value + settlement_amount."),
+    _decimal("deficit", USD, "Requirement not covered by equity.", minimum=0.0),
+    _decimal("excess", USD, "Equity not needed by the requirement.", minimum=0.0),
+    _identifier("call_id", "Margin call: the same inputs give the same identifier."),
+    _decimal("call_amount", USD, "Amount called: the deficit after threshold, minimum transfer and rounding.",
+             minimum=0.0),
+    _decimal("variation_call_amount", USD, "Part of the call that settles the day's loss.", minimum=0.0),
+    _decimal("initial_call_amount", USD, "Part of the call that restores initial margin.", minimum=0.0),
+    _instant("due_at", "When the call must be met."),
+    _string("call_status", "State of the call.", pattern=r"[A-Z_]+"),
+    # change since the previous day
+    _decimal("previous_initial_margin", USD, "Requirement of the previous book in the previous market.", minimum=0.0),
+    _decimal("market_effect", USD, "Change of the requirement due to prices, volatility and time, book unchanged."),
+    _decimal("trading_effect", USD, "Change of the requirement due to the day's trades, in today's market."),
+    # audit
+    _string("status", "State of the run.",
+            allowed=("running", "published", "refused", "failed", "abandoned")),
+    _string("failure_reason", "Reason from the closed list of failures; empty when none."),
+    _instant("recorded_at", "When the row was written."),
+    _string("stage", "Stage of the clearing run."),
+    _number("elapsed_seconds", "seconds", "Wall time of the stage.", minimum=0.0),
+    _string("source_spec", "Where the feeds came from, without secrets."),
+    _string("code_commit", "Commit of the code; suffix -dirty when the working tree had changes."),
+    _string("lock_hash", "SHA-256 of the dependency lock file."),
+    _string("parameter_set_id", "SHA-256 over every rulebook and policy parameter in force."),
+    _string("content_hash", "SHA-256 over the published figures, without identities and clock times."),
+    _string("sha256", "SHA-256 of the bytes."),
+    _integer("row_count", "rows", "Number of rows.", minimum=0),
+    _string("location", "File, table or generator, without secrets."),
+    _string("table_name", "Published table."),
+    _integer("account_count", "accounts", "Accounts margined.", minimum=0),
+    _integer("call_count", "calls", "Margin calls made.", minimum=0),
+    _integer("quarantined_rows", "rows", "Rows set aside with a reason.", minimum=0),
+)
+
+FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
+if len(FIELDS) != len(_FIELDS):
+    raise ValueError("a field is defined twice in the registry")
