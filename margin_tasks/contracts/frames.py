@@ -79,7 +79,7 @@ class ParsedColumn:
     Empty and unreadable cells hold the kind's empty value: None, NaN, NaT (0 or False for INTEGER and BOOLEAN).
     """
 
-    values: Values
+    typed: Values
     is_unreadable: npt.NDArray[np.bool_]
 
 
@@ -179,7 +179,7 @@ def parse_text(texts: Sequence[str | None] | Values, column: Column) -> ParsedCo
     filled = np.flatnonzero(~is_empty)
     if kind is Kind.STRING:
         values[filled] = cells[filled]
-        return ParsedColumn(values=values, is_unreadable=is_unreadable)
+        return ParsedColumn(typed=values, is_unreadable=is_unreadable)
     codes, distinct = pd.factorize(cells[filled])
     form, parser = _COMPILED_FORMS[kind], _PARSERS[kind]
     parsed = np.full(len(distinct), empty, dtype=storage)
@@ -192,7 +192,7 @@ def parse_text(texts: Sequence[str | None] | Values, column: Column) -> ParsedCo
             parsed[position] = value
     values[filled] = parsed[codes]
     is_unreadable[filled] = is_bad[codes]
-    return ParsedColumn(values=values, is_unreadable=is_unreadable)
+    return ParsedColumn(typed=values, is_unreadable=is_unreadable)
 
 
 def typed_series(values: Values, column: Column, *, is_empty: npt.NDArray[np.bool_] | None = None) -> pd.Series[Any]:
@@ -231,7 +231,7 @@ def to_typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
             )
         if not column.is_nullable and is_empty.any():
             raise _cell_error(raw, table, column, int(np.argmax(is_empty)), "is empty", FailureReason.CONTRACT_BROKEN)
-        typed[column.name] = typed_series(parsed.values, column, is_empty=is_empty)
+        typed[column.name] = typed_series(parsed.typed, column, is_empty=is_empty)
     return pd.DataFrame(typed)
 
 

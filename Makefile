@@ -1,0 +1,59 @@
+# Two commands: `make run` and `make test`. Needs Python 3.11+ and make; everything else comes from requirements.lock.
+PYTHON ?= python3
+DATE ?= 2026-02-05
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run up test test-fast lint docs bench lock clean distclean
+
+help: ## List all commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  .venv/bin/margin --help lists the commands of the pipeline itself"
+
+$(READY): requirements.lock pyproject.toml
+	@echo "making the environment in $(VENV) from requirements.lock"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make run PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > $(VENV)/installer.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/installer.txt
+	@$(BIN)/uv pip sync --require-hashes --python $(BIN)/python requirements.lock \
+		|| $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --offline --python $(BIN)/python --editable .
+	@touch $@
+
+run: $(READY) ## Run the clearing day of the sample, from feeds to margin calls (DATE=2026-02-05)
+	@$(BIN)/margin run --date $(DATE)
+
+up: $(READY) ## Start Airflow with its pages on the same home
+	@$(BIN)/margin up
+
+test: $(READY) lint ## Run all checks and tests; those marked services start real servers
+	@$(BIN)/python -m pytest
+
+test-fast: $(READY) ## Run the tests that need neither servers nor whole clearing days
+	@$(BIN)/python -m pytest -m "not services and not e2e"
+
+lint: $(READY) ## Check style, types, layers and SQL
+	@echo "ruff";         $(BIN)/ruff check --quiet .
+	@echo "mypy";         $(BIN)/mypy --no-error-summary
+	@echo "import-linter"; $(BIN)/lint-imports --no-timings > /dev/null || $(BIN)/lint-imports
+	@mkdir -p build; echo "sqlfluff";     $(BIN)/sqlfluff lint --nocolor --disable-progress-bar dbt_project > build/sqlfluff.txt 2>&1 || { cat build/sqlfluff.txt; exit 1; }
+	@echo "generated documents"; $(BIN)/python -m margin_tasks.contracts.generate --check
+
+docs: $(READY) ## Write the generated documents: data dictionary and dbt sources
+	@$(BIN)/python -m margin_tasks.contracts.generate
+
+bench: $(READY) ## Measure the clearing day by stage
+	@$(BIN)/python benchmarks/clearing_day.py
+
+lock: $(READY) ## Resolve the dependencies again and write requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
+
+clean: ## Remove what tests and builds wrote; runs and reports stay
+	@rm -rf build .mypy_cache .ruff_cache .hypothesis dbt_project/target dbt_project/logs
+
+distclean: clean ## Remove the environment and the home with all runs, too
+	@rm -rf $(VENV) var

@@ -1,0 +1,38 @@
+with balances as (
+    select * from {{ ref("stg_collateral_balances") }}
+),
+
+index_prices as (
+    select * from {{ ref("int_index_price") }}
+),
+
+haircuts as (
+    select
+        account_id,
+        asset,
+        haircut
+    from {{ ref("stg_collateral_values") }}
+),
+
+valued as (
+    select
+        balances.*,
+        {{ price_in_usd("balances.asset", "index_prices.index_price_usd") }} as asset_price_usd,
+        haircuts.haircut
+    from balances
+    left join index_prices on balances.asset = index_prices.asset
+    left join haircuts on balances.account_id = haircuts.account_id and balances.asset = haircuts.asset
+)
+
+select
+    run_id,
+    business_date,
+    session,
+    account_id,
+    asset,
+    quantity,
+    asset_price_usd,
+    haircut,
+    cast(quantity * asset_price_usd as decimal(38, 8)) as market_value,
+    cast(quantity * asset_price_usd * (1 - haircut) as decimal(38, 8)) as collateral_value
+from valued

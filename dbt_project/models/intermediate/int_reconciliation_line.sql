@@ -1,0 +1,218 @@
+{#- Every total that SQL computes from the delivered feeds or from the parts, beside the array engine's own.
+    A side that is missing stays empty and breaks the check. Sums of exact parts agree to the last digit; products of
+    prices are rounded by each road on its own and agree to a hundredth of a cent; an index agrees within the deviation
+    that the market policy lets a venue have. -#}
+{%- set exact = "0" -%}
+{%- set rounded = "cast(0.0001 + 1e-12 * abs(by_array.{}) as decimal(38, 8))" -%}
+{%- set of_index = "cast(0.0001 + 0.02 * abs(by_array.{}) as decimal(38, 8))" -%}
+
+with runs as (
+    select distinct
+        run_id,
+        business_date,
+        session
+    from {{ ref("stg_accounts") }}
+),
+
+own_requirements as (
+    select
+        account_margin.*,
+        requirements.initial_margin as computed_margin
+    from {{ ref("stg_account_margin") }} as account_margin
+    left join {{ ref("stg_requirements") }} as requirements
+        on
+            account_margin.account_id = requirements.account_id
+            and account_margin.rulebook_id = requirements.rulebook_id
+),
+
+collateral_totals as (
+    select
+        account_id,
+        sum(collateral_value) as collateral_value
+    from {{ ref("stg_collateral_values") }}
+    group by account_id
+),
+
+position_totals as (
+    select
+        account_id,
+        sum(net_option_value) as net_option_value,
+        sum(settlement_amount) as settlement_amount
+    from {{ ref("stg_position_values") }}
+    group by account_id
+),
+
+summed_requirements as (
+    select
+        rulebook_id,
+        account_id,
+        unnest(['initial', 'maintenance']) as margin_type,
+        unnest([initial_margin, maintenance_margin]) as amount
+    from {{ ref("int_requirement_total") }}
+),
+
+stated_requirements as (
+    select
+        rulebook_id,
+        account_id,
+        unnest(['initial', 'maintenance']) as margin_type,
+        unnest([initial_margin, maintenance_margin]) as amount
+    from {{ ref("stg_requirements") }}
+),
+
+index_price as (
+    select
+        'index_price' as check_name,
+        '' as rulebook_id,
+        '' as account_id,
+        by_array.asset as item,
+        cast(by_array.median_price_usd as decimal(38, 8)) as sql_amount,
+        cast(by_array.index_price_usd as decimal(38, 8)) as array_amount,
+        {{ of_index.format("index_price_usd") }} as tolerance
+    from {{ ref("int_index_price") }} as by_array
+    where by_array.is_published
+),
+
+account_scenario_pnl as (
+    select
+        'account_scenario_pnl' as check_name,
+        coalesce(by_sql.rulebook_id, by_array.rulebook_id) as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.netting_set, by_array.netting_set)
+        || ' ' || coalesce(by_sql.scenario_id, by_array.scenario_id) as item,
+        by_sql.pnl_amount as sql_amount,
+        by_array.pnl_amount as array_amount,
+        {{ exact }} as tolerance
+    from {{ ref("int_account_scenario_pnl") }} as by_sql
+    full outer join {{ ref("stg_account_scenario_pnl") }} as by_array
+        on
+            by_sql.rulebook_id = by_array.rulebook_id
+            and by_sql.account_id = by_array.account_id
+            and by_sql.netting_set = by_array.netting_set
+            and by_sql.scenario_id = by_array.scenario_id
+),
+
+requirement as (
+    select
+        'requirement' as check_name,
+        coalesce(by_sql.rulebook_id, by_array.rulebook_id) as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.margin_type, by_array.margin_type) as item,
+        -- An account without positions has no parts: they add up to nothing.
+        coalesce(by_sql.amount, 0) as sql_amount,
+        by_array.amount as array_amount,
+        {{ exact }} as tolerance
+    from summed_requirements as by_sql
+    full outer join stated_requirements as by_array
+        on
+            by_sql.rulebook_id = by_array.rulebook_id
+            and by_sql.account_id = by_array.account_id
+            and by_sql.margin_type = by_array.margin_type
+),
+
+settlement as (
+    select
+        'settlement' as check_name,
+        '' as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.instrument_id, by_array.instrument_id) as item,
+        by_sql.settlement_amount as sql_amount,
+        by_array.settlement_amount as array_amount,
+        if(
+            by_sql.is_index_published,
+            {{ rounded.format("settlement_amount") }},
+            {{ of_index.format("settlement_amount") }}
+        ) as tolerance
+    from {{ ref("int_variation_margin") }} as by_sql
+    full outer join {{ ref("stg_position_values") }} as by_array
+        on by_sql.account_id = by_array.account_id and by_sql.instrument_id = by_array.instrument_id
+),
+
+net_option_value as (
+    select
+        'net_option_value' as check_name,
+        '' as rulebook_id,
+        by_sql.account_id,
+        by_sql.instrument_id as item,
+        by_sql.net_option_value as sql_amount,
+        by_array.net_option_value as array_amount,
+        {{ rounded.format("net_option_value") }} as tolerance
+    from {{ ref("int_net_option_value") }} as by_sql
+    left join {{ ref("stg_position_values") }} as by_array
+        on by_sql.account_id = by_array.account_id and by_sql.instrument_id = by_array.instrument_id
+),
+
+collateral_value as (
+    select
+        'collateral_value' as check_name,
+        '' as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.asset, by_array.asset) as item,
+        by_sql.collateral_value as sql_amount,
+        by_array.collateral_value as array_amount,
+        {{ rounded.format("collateral_value") }} as tolerance
+    from {{ ref("int_collateral_value") }} as by_sql
+    full outer join {{ ref("stg_collateral_values") }} as by_array
+        on by_sql.account_id = by_array.account_id and by_sql.asset = by_array.asset
+),
+
+equity as (
+    select
+        'equity' as check_name,
+        by_array.rulebook_id,
+        by_array.account_id,
+        'equity' as item,
+        coalesce(collateral_totals.collateral_value, 0)
+        + coalesce(position_totals.net_option_value, 0)
+        + coalesce(position_totals.settlement_amount, 0) as sql_amount,
+        by_array.equity as array_amount,
+        {{ exact }} as tolerance
+    from own_requirements as by_array
+    left join collateral_totals on by_array.account_id = collateral_totals.account_id
+    left join position_totals on by_array.account_id = position_totals.account_id
+),
+
+deficit as (
+    select
+        'deficit' as check_name,
+        by_array.rulebook_id,
+        by_array.account_id,
+        'deficit' as item,
+        greatest(by_array.computed_margin - by_array.equity, 0) as sql_amount,
+        by_array.deficit as array_amount,
+        {{ exact }} as tolerance
+    from own_requirements as by_array
+),
+
+compared as (
+    select * from index_price
+    union all
+    select * from account_scenario_pnl
+    union all
+    select * from requirement
+    union all
+    select * from settlement
+    union all
+    select * from net_option_value
+    union all
+    select * from collateral_value
+    union all
+    select * from equity
+    union all
+    select * from deficit
+)
+
+select
+    runs.run_id,
+    runs.business_date,
+    runs.session,
+    compared.check_name,
+    compared.rulebook_id,
+    compared.account_id,
+    compared.item,
+    compared.sql_amount,
+    compared.array_amount,
+    abs(compared.sql_amount - compared.array_amount) as difference,
+    cast(compared.tolerance as decimal(38, 8)) as tolerance
+from compared
+cross join runs

@@ -1,0 +1,3 @@
+select *
+from {{ source('raw', 'collateral_balances') }}
+where run_id = {{ current_run() }}

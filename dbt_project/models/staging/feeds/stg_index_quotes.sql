@@ -1,0 +1,3 @@
+select *
+from {{ source('raw', 'index_quotes') }}
+where run_id = {{ current_run() }}

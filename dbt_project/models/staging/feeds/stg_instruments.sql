@@ -1,0 +1,3 @@
+select *
+from {{ source('raw', 'instruments') }}
+where run_id = {{ current_run() }}

@@ -1,0 +1,3 @@
+select *
+from {{ source('raw', 'positions') }}
+where run_id = {{ current_run() }}

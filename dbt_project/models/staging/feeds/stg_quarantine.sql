@@ -1,0 +1,3 @@
+select *
+from {{ source('raw', 'quarantine') }}
+where run_id = {{ current_run() }}

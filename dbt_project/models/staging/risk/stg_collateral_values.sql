@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'collateral_values') }}
+where run_id = {{ current_run() }}

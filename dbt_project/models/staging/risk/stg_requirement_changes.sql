@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'requirement_changes') }}
+where run_id = {{ current_run() }}

@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'requirement_components') }}
+where run_id = {{ current_run() }}

@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'risk_arrays') }}
+where run_id = {{ current_run() }}

@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'valuations') }}
+where run_id = {{ current_run() }}

@@ -1,0 +1,1 @@
+"""Margin calls: requirement against equity, and what is called, by when."""

@@ -1,0 +1,1 @@
+"""Collateral: eligibility, haircuts and the value that counts towards an account's equity."""

@@ -1,0 +1,54 @@
+"""Versions of a policy: one YAML file each, never edited once used, chosen by effective date."""
+
+from __future__ import annotations
+
+from datetime import date
+from importlib import resources
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from margin_tasks.contracts.failures import FailureReason, MarginError
+
+
+class PolicyVersion(BaseModel):
+    """What every version of a policy states about itself; amounts are in ``currency``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    version: str
+    effective_date: date
+    title: str
+    source: str
+    currency: str
+
+
+Policy = TypeVar("Policy", bound=PolicyVersion)
+
+
+def versions_on_file(model: type[Policy], *, package: str) -> tuple[Policy, ...]:
+    """Every version in the ``definitions`` folder of ``package``, oldest effective date first."""
+    versions = (
+        model.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        for file in resources.files(package).joinpath("definitions").iterdir()
+        if file.name.endswith(".yaml")
+    )
+    return tuple(sorted(versions, key=lambda policy: (policy.effective_date, policy.version)))
+
+
+def version_in_force(model: type[Policy], *, package: str, business_date: date) -> Policy:
+    """The version with the latest effective date not after the business date.
+
+    Raises:
+        MarginError: INVALID_REQUEST when no version was in force yet.
+    """
+    in_force = [policy for policy in versions_on_file(model, package=package) if policy.effective_date <= business_date]
+    if not in_force:
+        folder = f"{package.replace('.', '/')}/definitions"
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            f"no {model.__name__} is in force on {business_date}: add a version to {folder} that takes effect by then",
+        )
+    return in_force[-1]

@@ -1,0 +1,1 @@
+"""Index and mark prices, forwards and volatility surfaces."""

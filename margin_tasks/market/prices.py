@@ -1,0 +1,238 @@
+"""Index levels from venue quotes, and one usable price row for every instrument that is held or traded."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime
+
+import numpy as np
+import pandas as pd
+
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.market.policy import MarketPolicy, PriceFallback
+
+USD = "USD"
+ACCEPTED_MARK = "mark"
+
+PRICE_COLUMNS = (
+    "mark_price",
+    "forward_price",
+    "mark_iv",
+    "previous_mark_price",
+    "previous_forward_price",
+    "previous_mark_iv",
+    "funding_rate",
+)
+
+
+def index_prices(index_quotes: pd.DataFrame, *, cutoff_at: datetime, policy: MarketPolicy) -> pd.DataFrame:
+    """Form the index of every quoted asset: the median of its fresh venues without the outliers.
+
+    A quote is stale when it is older than ``policy.maximum_quote_age_seconds`` at the cut-off. Of the fresh ones, those
+    further than ``policy.maximum_deviation`` from their median are left out and the median is taken again. Where fewer
+    than ``policy.minimum_venues`` remain, the median of all quotes of the day stands in, marked as a fallback.
+
+    Args:
+        index_quotes: typed feed: ``asset, venue, index_price, observed_at``.
+        cutoff_at: naive UTC instant of the valuation.
+        policy: rules in force.
+
+    Returns:
+        One row for each asset, sorted: ``asset, index_price`` (USD), ``venue_count`` (used), ``is_fallback``.
+    """
+    quotes = index_quotes[["asset", "venue", "index_price", "observed_at"]].sort_values(["asset", "venue"])
+    age = pd.Timestamp(cutoff_at) - quotes["observed_at"]
+    fresh = quotes[age <= pd.Timedelta(seconds=policy.maximum_quote_age_seconds)]
+    median = fresh.groupby("asset")["index_price"].transform("median")
+    agreeing = fresh[(fresh["index_price"] / median - 1.0).abs() <= policy.maximum_deviation]
+    used = agreeing.groupby("asset")["index_price"].agg(["median", "count"])
+    every = quotes.groupby("asset")["index_price"].agg(["median", "count"])
+    used = used.reindex(every.index)
+    is_fallback = ~(used["count"] >= policy.minimum_venues)
+    chosen = used.mask(is_fallback, every)
+    return pd.DataFrame(
+        {
+            "asset": every.index.to_numpy(dtype=object),
+            "index_price": chosen["median"].to_numpy(dtype=np.float64),
+            "venue_count": chosen["count"].to_numpy(dtype=np.int64),
+            "is_fallback": is_fallback.to_numpy(dtype=bool),
+        }
+    )
+
+
+def index_price_of(assets: pd.Series, *, index: pd.DataFrame) -> pd.Series:
+    """USD price of each asset named in a series; USD itself is 1.
+
+    Raises:
+        MarginError: PRICE_UNAVAILABLE, naming the assets without any quote.
+    """
+    prices = pd.concat([index.set_index("asset")["index_price"].drop(USD, errors="ignore"), pd.Series({USD: 1.0})])
+    found = assets.map(prices)
+    if found.isna().any():
+        named = ", ".join(sorted(set(assets[found.isna()])))
+        raise MarginError(
+            FailureReason.PRICE_UNAVAILABLE, f"index_quotes: no price of {named}; deliver at least one venue for each"
+        )
+    return found.astype(np.float64)
+
+
+def refused_rows(quarantine: pd.DataFrame, *, feed: str) -> pd.DataFrame:
+    """Read the rows of a feed that the gate set aside: text columns as delivered, one row for each distinct row."""
+    texts = quarantine.loc[quarantine["feed"] == feed, "raw_row"].drop_duplicates()
+    return pd.DataFrame([json.loads(text) for text in texts])
+
+
+def instrument_prices(
+    instruments: pd.DataFrame,
+    *,
+    listed: pd.DataFrame,
+    market_prices: pd.DataFrame,
+    refused: pd.DataFrame,
+    index: pd.DataFrame,
+    cutoff_at: datetime,
+    policy: MarketPolicy,
+) -> pd.DataFrame:
+    """Find a price row for every instrument, falling back in the policy's order where no mark was accepted.
+
+    ``previous_mark``: the previous mark of the instrument's own refused row, if it can be read, with the forward of
+    its expiry today. ``model``: the forward of its expiry (between neighbouring expiries, from the index outwards) and,
+    for options, the implied volatility between the neighbouring strikes of the same expiry; ``mark_price`` is then
+    empty and the pricing model fills it.
+
+    Args:
+        instruments: typed rows of the contract master to price.
+        listed: every row of the contract master; the model reads curves and smiles off all that have a mark.
+        market_prices: accepted rows of the feed.
+        refused: rows of the feed that the gate set aside, as :func:`refused_rows` reads them.
+        index: result of :func:`index_prices`.
+        cutoff_at: naive UTC instant of the valuation.
+        policy: rules in force.
+
+    Returns:
+        One row for each instrument, sorted: ``instrument_id``, the price columns of the feed, ``price_source``,
+        ``is_fallback_price``.
+
+    Raises:
+        MarginError: PRICE_UNAVAILABLE, naming the instruments for which nothing stands in.
+    """
+    columns = ["instrument_id", *PRICE_COLUMNS]
+    wanted = instruments.sort_values("instrument_id", ignore_index=True)
+    rows = wanted.merge(market_prices[columns], on="instrument_id", how="left", validate="one_to_one")
+    is_missing = rows["mark_price"].isna()
+    rows["price_source"] = ACCEPTED_MARK
+    rows["is_fallback_price"] = is_missing
+    if is_missing.any():
+        priced = listed.merge(market_prices[columns], on="instrument_id", validate="one_to_one")
+        unmarked = wanted[is_missing]
+        stand_in = _stand_in(unmarked, priced=priced, refused=refused, index=index, cutoff_at=cutoff_at,
+                             order=policy.price_fallbacks)
+        rows.loc[is_missing, stand_in.columns] = stand_in
+    return rows[[*columns, "price_source", "is_fallback_price"]]
+
+
+def previous_index_prices(
+    instruments: pd.DataFrame,
+    *,
+    market_prices: pd.DataFrame,
+    price_history: pd.DataFrame,
+    index: pd.DataFrame,
+    business_date: date,
+) -> pd.DataFrame:
+    """Index level of the previous clearing day for every asset of ``index``.
+
+    The feeds carry it as the previous forward of the underlying's perpetuals and spots (their forward is the index).
+    Where none is listed, the last daily close before the business date stands in, then today's index.
+
+    Args:
+        instruments: typed rows of the contract master.
+        market_prices: accepted rows of the feed.
+        price_history: typed feed.
+        index: result of :func:`index_prices`.
+        business_date: the clearing day.
+
+    Returns:
+        ``asset, index_price``, one row for each asset of ``index``.
+    """
+    is_at_index = instruments["product_type"].isin(["perpetual", "spot"])
+    at_index = instruments[is_at_index].merge(market_prices, on="instrument_id")
+    stated = at_index.groupby("underlying")["previous_forward_price"].median()
+    before = price_history[price_history["price_date"] < business_date].sort_values("price_date", kind="stable")
+    closed = before.groupby("asset")["close_price"].last()
+    today = index.set_index("asset")["index_price"]
+    previous = stated.reindex(today.index).fillna(closed.reindex(today.index)).fillna(today)
+    return pd.DataFrame({"asset": today.index, "index_price": previous.to_numpy(dtype=np.float64)})
+
+
+def _stand_in(
+    missing: pd.DataFrame,
+    *,
+    priced: pd.DataFrame,
+    refused: pd.DataFrame,
+    index: pd.DataFrame,
+    cutoff_at: datetime,
+    order: tuple[PriceFallback, ...],
+) -> pd.DataFrame:
+    delivered = _readable(refused).reindex(missing["instrument_id"]).set_axis(missing.index)
+    is_option = missing["product_type"] == "option"
+    smile = _volatility_at_strike(missing, priced=priced)
+    candidates = {
+        "previous_mark": delivered["previous_mark_price"],
+        "model": pd.Series(np.nan, index=missing.index),
+    }
+    volatilities = {"previous_mark": delivered["previous_mark_iv"].fillna(smile), "model": smile}
+    stand_in = delivered.assign(
+        forward_price=_forward_at_expiry(missing, priced=priced, index=index, cutoff_at=cutoff_at),
+        price_source="",
+    )
+    for source in reversed(order):
+        is_usable = volatilities[source].notna() | ~is_option
+        if source == "previous_mark":
+            is_usable &= candidates[source].notna()
+        stand_in["mark_price"] = stand_in["mark_price"].mask(is_usable, candidates[source])
+        stand_in["mark_iv"] = stand_in["mark_iv"].mask(is_usable, volatilities[source].where(is_option))
+        stand_in["price_source"] = stand_in["price_source"].mask(is_usable, source)
+    is_unpriced = stand_in["price_source"] == ""
+    if is_unpriced.any():
+        named = ", ".join(missing.loc[is_unpriced, "instrument_id"])
+        raise MarginError(
+            FailureReason.PRICE_UNAVAILABLE,
+            f"market_prices: no mark, no readable previous mark and no model price for {named}, "
+            "held or traded; deliver a price row",
+        )
+    return stand_in
+
+
+def _readable(refused: pd.DataFrame) -> pd.DataFrame:
+    """Price columns of refused rows as numbers by instrument; what cannot be a price is NaN."""
+    rows = refused.reindex(columns=["instrument_id", *PRICE_COLUMNS])
+    rows = rows[rows["instrument_id"].notna()].drop_duplicates("instrument_id").set_index("instrument_id")
+    numbers = pd.DataFrame({name: pd.to_numeric(rows[name], errors="coerce").astype(np.float64) for name in rows})
+    is_price = [column for column in PRICE_COLUMNS if column != "funding_rate"]
+    numbers = numbers.where(np.isfinite(numbers))
+    numbers[is_price] = numbers[is_price].where(numbers[is_price] > 0.0)
+    return numbers
+
+
+def _forward_at_expiry(
+    missing: pd.DataFrame, *, priced: pd.DataFrame, index: pd.DataFrame, cutoff_at: datetime
+) -> pd.Series:
+    spot = index_price_of(missing["underlying"], index=index)
+    forward = spot.copy()
+    for underlying, rows in missing[missing["expiry_at"].notna()].groupby("underlying"):
+        dated = priced[(priced["underlying"] == underlying) & priced["expiry_at"].notna()]
+        curve = dated.groupby("expiry_at")["forward_price"].median()
+        seconds = (pd.DatetimeIndex([cutoff_at, *curve.index]) - cutoff_at).total_seconds()
+        levels = [spot[rows.index[0]], *curve]
+        forward[rows.index] = np.interp((rows["expiry_at"] - cutoff_at).dt.total_seconds(), seconds, levels)
+    return forward
+
+
+def _volatility_at_strike(missing: pd.DataFrame, *, priced: pd.DataFrame) -> pd.Series:
+    volatility = pd.Series(np.nan, index=missing.index)
+    options = priced[priced["mark_iv"].notna()]
+    for key, rows in missing[missing["product_type"] == "option"].groupby(["underlying", "expiry_at"]):
+        same_expiry = options[(options["underlying"] == key[0]) & (options["expiry_at"] == key[1])]
+        smile = same_expiry.groupby("strike_price")["mark_iv"].median()
+        if len(smile):
+            volatility[rows.index] = np.interp(rows["strike_price"], smile.index, smile)
+    return volatility

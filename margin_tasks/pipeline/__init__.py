@@ -1,0 +1,1 @@
+"""The clearing day: one function for each task, called by the DAGs and by the command line."""

@@ -1,0 +1,327 @@
+"""The command ``margin``.
+
+Exit codes: 0 done (for ``run``: published), 1 unexpected failure, 2 refused input, 3 a reconciliation, model test or
+contract broke, 4 the lake or home is busy, 64 wrong use of the command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from margin_tasks import __version__
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pipeline.run import EOD_CUT_OFF
+from margin_tasks.pipeline.settings import Settings, settings
+
+EXIT_USAGE = 64
+
+_home = click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Folder of lake, runs, outbox and reports [default: var in the project, or MARGIN_HOME].")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_date = click.option("--date", "business_date", required=True, metavar="YYYY-MM-DD", help="Business date.")
+_session = click.option("--session", default="EOD", show_default=True, help="EOD, or ITD-nn.")
+_source = click.option("--source", default="sample", show_default=True, help="sample, files:DIR, files:s3://bucket/prefix, sql:URL or sql:env:VARIABLE.")
+_cut_off = click.option("--cut-off", default=EOD_CUT_OFF, show_default=True, metavar="HH:MM", help="When the day's prices are taken, UTC.")
+
+
+def main() -> None:
+    """Run the command and end with its exit code."""
+    try:
+        code = margin.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except MarginError as error:
+        click.echo(f"{error.reason}: {error.message}", err=True)
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the day again, nothing is half-written", err=True)
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="margin")
+def margin() -> None:
+    """Run and question the clearing day."""
+
+
+def _at_home(home: Path | None) -> Settings:
+    """Return the settings with the home that was asked for, here and in everything that this process starts."""
+    here = settings().at_home(home)
+    os.environ["MARGIN_HOME"] = str(here.home)
+    settings.cache_clear()
+    return settings()
+
+
+@margin.command()
+@_date
+@_session
+@_source
+@_cut_off
+@click.option("--wait", "wait_seconds", type=click.FloatRange(min=0), help="Seconds to wait for feeds that are not complete [default: 60, or MARGIN_FEED_WAIT_SECONDS].")
+@_home
+def run(business_date: str, session: str, source: str, cut_off: str, wait_seconds: float | None, home: Path | None) -> int:
+    """Run a clearing day on Airflow, from feeds to margin calls."""
+    from margin_tasks.pipeline.run_command import run_day
+
+    here = _at_home(home)
+    outcome = run_day(
+        here, business_date=business_date, session=session, source=source, cut_off=cut_off,
+        feed_wait_seconds=wait_seconds,
+    )  # fmt: skip
+    if outcome.failure is not None:
+        reason, message = outcome.failure
+        click.echo(f"\n{reason}: {message}", err=True)
+        click.echo(f"run {outcome.run_id} was not published; log: {_shown(outcome.log_file)}", err=True)
+        return outcome.exit_code
+    _print_summary(here, outcome.run_id, outcome.elapsed_seconds)
+    return 0
+
+
+def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
+    from margin_tasks.pipeline.inquiries import list_runs, run_summary, time_by_group
+    from margin_tasks.pipeline.lake_access import lake
+
+    with lake(here, holder="summary", is_read_only=True) as opened:
+        summary = run_summary(opened, run_id)
+        runs = {entry["run_id"]: entry for entry in list_runs(opened)}
+    entry = runs[run_id]
+    superseded = [other for other, values in runs.items() if values["superseded_by"] == run_id]
+    currency = summary["currency"]
+    place = f"{entry['business_date']}/{entry['session']}/{run_id}"
+    lines = [
+        ("Run", f"{run_id}  ({entry['business_date']} {entry['session']}, {entry['source']})"),
+        ("Accounts", f"{summary['accounts']}" + (f", {summary['conservative_accounts']} margined conservatively" if summary["conservative_accounts"] else "")),
+        ("Requirement", _money(summary["initial_margin"], currency)),
+        *((f"  if all {method['rulebook_id']}", _money(method["initial_margin"], currency)) for method in summary["methods"]),
+        ("Collateral", f"{_money(summary['collateral_value'], currency)} after haircut"),
+        ("Calls", f"{summary['calls']}, {_money(summary['call_amount'], currency)}" + (f", due from {summary['due_at']:%Y-%m-%d %H:%M} UTC" if summary["calls"] else "")),
+        ("Quarantine", f"{entry['quarantined_rows']} rows"),
+        ("Content hash", entry["content_hash"]),
+        ("Day report", _shown(here.home / "reports" / place / "day_report.html")),
+        ("Notices", _shown(here.home / "outbox" / place)),
+    ]
+    if superseded:
+        lines.insert(1, ("Supersedes", ", ".join(superseded)))
+    click.echo("")
+    for name, value in lines:
+        click.echo(f"{name:<20}{value}")
+    click.echo("")
+    for group, seconds in time_by_group(summary["stages"], elapsed_seconds=elapsed_seconds).items():
+        click.echo(f"{group:<20}{seconds:6.1f} s  {seconds / elapsed_seconds:4.0%}")
+
+
+@margin.command()
+@_date
+@_session
+@_source
+@_cut_off
+@_json
+def validate(business_date: str, session: str, source: str, cut_off: str, as_json: bool) -> int:
+    """Pull and check the feeds only: every broken promise, in seconds, and nothing is written."""
+    from margin_tasks.pipeline.validate_command import validate_feeds
+
+    report = validate_feeds(business_date=business_date, session=session, source=source, cut_off=cut_off)
+    if as_json:
+        _print_json(report)
+    else:
+        for feed in report["feeds"]:
+            click.echo(f"{feed['feed']:<22}{feed['rows']:>8} rows, {feed['accepted_rows']:>8} accepted  {feed['sha256'][:12]}")
+        for finding in report["findings"]:
+            place = f"{finding['file']}:{finding['row']}" if finding["row"] else finding["file"]
+            click.echo(f"{finding['action']:<12}{finding['rule']:<28}{place}  {finding['field'] or ''}\n            {finding['message']}")
+        verdict = "accepted" if report["accepted"] else "refused"
+        click.echo(f"{verdict}: {len(report['findings'])} findings, {report['quarantined_rows']} rows quarantined")
+    return 0 if report["accepted"] else 2
+
+
+@margin.command()
+@_json
+@_home
+def runs(as_json: bool, home: Path | None) -> int:
+    """List all runs of the home."""
+    from margin_tasks.pipeline.inquiries import list_runs
+    from margin_tasks.pipeline.lake_access import lake
+
+    here = _at_home(home)
+    try:
+        with lake(here, holder="runs", is_read_only=True) as opened:
+            found = list_runs(opened)
+    except MarginError as error:
+        if error.reason != FailureReason.LAKE_EMPTY:
+            raise
+        found = []
+    if as_json:
+        _print_json(found)
+        return 0
+    if not found:
+        click.echo("no runs yet: make run, or margin run --date YYYY-MM-DD")
+    for entry in found:
+        state = entry["status"] if entry["superseded_by"] is None else "superseded"
+        detail = entry["failure_reason"] or f"{entry['accounts']} accounts, {entry['calls']} calls, {(entry['content_hash'] or '')[:12]}"
+        click.echo(f"{entry['run_id']}  {entry['business_date']} {entry['session']:<7}{state:<12}{entry['started_at']:%Y-%m-%d %H:%M:%S}  {detail}")
+    return 0
+
+
+@margin.group()
+def show() -> None:
+    """Show what the lake knows of one thing."""
+
+
+@show.command()
+@click.argument("account_id")
+@click.option("--date", "business_date", metavar="YYYY-MM-DD", help="Business date [default: the latest published].")
+@click.option("--session", help="Session [default: EOD, or the latest].")
+@_json
+@_home
+def account(account_id: str, business_date: str | None, session: str | None, as_json: bool, home: Path | None) -> int:
+    """Show an account's requirement by component, collateral, deficit and call."""
+    from margin_tasks.pipeline.inquiries import account_statement, run_in_force
+    from margin_tasks.pipeline.lake_access import lake
+    from margin_tasks.pipeline.run import checked_business_date
+
+    here = _at_home(home)
+    day = checked_business_date(business_date) if business_date else None
+    with lake(here, holder="show account", is_read_only=True) as opened:
+        standing = run_in_force(opened, business_date=day, session=session)
+        statement = account_statement(opened, run=standing, account_id=account_id)
+    if as_json:
+        _print_json(statement)
+    else:
+        _print_statement(statement)
+    return 0
+
+
+def _print_statement(statement: dict[str, Any]) -> None:
+    currency = statement["currency"]
+
+    def line(name: str, amount: Decimal, note: str = "") -> None:
+        click.echo(f"  {name:<44}{_money(amount, currency):>24}  {note}".rstrip())
+
+    of = statement["run"]
+    click.echo(f"Account {statement['account_id']} of member {statement['member_id']}, {of['business_date']} {of['session']}, run {of['run_id']}")
+    if statement["is_conservative"]:
+        click.echo("  A figure could not be computed as usual; the conservative treatment stands in.")
+    for margin_type in ("initial", "maintenance"):
+        click.echo(f"\n{margin_type.capitalize()} margin under {statement['rulebook_id']}")
+        for row in statement["components"]:
+            if row["margin_type"] == margin_type:
+                line(f"{row['netting_set']}  {row['component']}", row["amount"], _scenario(row))
+        line("requirement", statement[f"{margin_type}_margin"])
+    click.echo("\nEquity")
+    for row in statement["collateral"]:
+        line(f"{row['quantity'].normalize():f} {row['asset']}", row["collateral_value"], f"haircut {row['haircut']:.1%}")
+    line("net option value", statement["net_option_value"])
+    line("settlement of the day", statement["settlement_amount"])
+    line("equity", statement["equity"])
+    click.echo("")
+    line("deficit", statement["deficit"])
+    line("excess", statement["excess"])
+    for row in statement["calls"]:
+        click.echo(f"\nMargin call {row['call_id']}: {_money(row['call_amount'], row['currency'])} due {row['due_at']:%Y-%m-%d %H:%M} UTC ({row['call_status']})")
+    if not statement["calls"]:
+        click.echo("\nNo margin call.")
+    click.echo("\nThe same account under the other rulebooks")
+    for row in statement["requirements"]:
+        line(row["rulebook_id"], row["initial_margin"])
+
+
+def _scenario(row: dict[str, Any]) -> str:
+    if row["scenario_id"] is None:
+        return ""
+    if row["price_move"] is None:
+        return str(row["scenario_id"])
+    weight = "" if row["weight"] == 1.0 else f", {row['weight']:.0%} counted"
+    return f"{row['scenario_id']}: price {row['price_move']:+.0%}, volatility {row['volatility_move']}{weight}"
+
+
+@margin.command()
+@click.argument("sql")
+@_json
+@_home
+def query(sql: str, as_json: bool, home: Path | None) -> int:
+    """Read the lake with one SQL statement; nothing can be changed."""
+    from margin_tasks.pipeline.lake_access import lake
+
+    with lake(_at_home(home), holder="query", is_read_only=True) as opened:
+        answer = opened.query(sql)
+    if as_json:
+        _print_json(answer.to_pylist())
+        return 0
+    rows = [[_cell(value) for value in row.values()] for row in answer.to_pylist()]
+    widths = [max([len(name), *(len(row[index]) for row in rows)]) for index, name in enumerate(answer.column_names)]
+    click.echo("  ".join(name.ljust(width) for name, width in zip(answer.column_names, widths, strict=True)))
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    return 0
+
+
+@margin.command("export-sample")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option("--date", "business_date", default="2026-02-05", show_default=True, metavar="YYYY-MM-DD")
+def export_sample(directory: Path, file_format: str, business_date: str) -> int:
+    """Write the sample as a landing folder, one file for each feed, to be read with --source files:DIR."""
+    from margin_tasks.pipeline.feed_source import feed_source
+    from margin_tasks.pipeline.run import checked_business_date
+    from margin_tasks.sources import export_feeds
+
+    written = export_feeds(
+        feed_source("sample"), str(directory), business_date=checked_business_date(business_date), session="EOD",
+        file_format=file_format,
+    )  # fmt: skip
+    for path in written:
+        click.echo(path)
+    return 0
+
+
+@margin.command()
+@_home
+@click.option("--port", default=8080, show_default=True, help="Port of the pages on 127.0.0.1.")
+def up(home: Path | None, port: int) -> int:
+    """Start Airflow with its pages (scheduler, API server, dag processor, triggerer) until interrupted."""
+    from margin_tasks.pipeline.up_command import serve_airflow
+
+    return serve_airflow(_at_home(home), port=port)
+
+
+def _money(amount: Decimal, currency: str) -> str:
+    return f"{amount:,.2f} {currency}"
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+
+
+def _shown(path: Path) -> str:
+    """Return a path relative to where the person is, when it is below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _print_json(content: Any) -> None:
+    click.echo(json.dumps(content, indent=2, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat() + ("" if value.tzinfo else "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    raise TypeError(f"{type(value)} has no JSON form")
+
+
+if __name__ == "__main__":
+    main()

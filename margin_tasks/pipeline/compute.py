@@ -1,0 +1,438 @@
+"""The figures of a clearing day: from gated feeds to valuations, requirements and margin calls.
+
+Two steps. ``value`` prices every instrument that is held or traded, once for the whole clearing house. ``margin`` takes
+some of the accounts and computes everything about them; the accounts may be divided in any way, each one's figures are
+the same to the bit. Pure: frames in, frames out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from margin_tasks.calls.calls import account_margin, margin_calls
+from margin_tasks.calls.policy import call_policy_in_force
+from margin_tasks.collateral.policy import collateral_policy_in_force
+from margin_tasks.collateral.valuation import value_collateral
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.frames import empty_frame
+from margin_tasks.contracts.tables import RISK
+from margin_tasks.market.policy import market_policy_in_force
+from margin_tasks.market.prices import index_prices, instrument_prices, previous_index_prices, refused_rows
+from margin_tasks.pricing.day_market import DayMarket, day_market
+from margin_tasks.pricing.instruments import Instruments, IntArray
+from margin_tasks.pricing.valuation import ContractValues, MarketLevels, value_contracts
+from margin_tasks.risk.amounts import (
+    decimals_from_units,
+    floats_from_units,
+    multiply_units,
+    to_units,
+)
+from margin_tasks.risk.arrays import (
+    RiskArrays,
+    risk_arrays,
+    risk_arrays_frame,
+    risk_arrays_from_frame,
+    scenarios_frame,
+)
+from margin_tasks.risk.positions import Positions, positions_from_frames
+from margin_tasks.risk.settlement import Settlement, settle
+from margin_tasks.rulebooks.exposure import ContractFigures
+from margin_tasks.rulebooks.registry import rulebook_in_force, rulebooks_in_force
+from margin_tasks.rulebooks.requirement import (
+    Doubt,
+    Requirement,
+    components_frame,
+    position_outcomes,
+    requirement,
+    requirements_frame,
+    scenario_pnl_frame,
+)
+from margin_tasks.rulebooks.rulebook import Rulebook
+
+Frames = Mapping[str, pd.DataFrame]
+
+# Feeds in which a refused row leaves something unknown about the account that it names.
+ACCOUNT_FEEDS = ("positions", "trades", "collateral_balances")
+
+
+def value(feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime) -> dict[str, pd.DataFrame]:
+    """Value every instrument held or traded, and run it through every scenario of every scan-based rulebook.
+
+    Args:
+        feeds: typed frames by feed, as the gate accepted them.
+        quarantine: rows that the gate set aside.
+        cutoff_at: naive UTC instant of the valuation; its day decides which policies and rulebooks are in force.
+
+    Returns:
+        ``valuations``, ``scenarios`` and ``risk_arrays``, with the columns of the contract, sorted by key.
+
+    Raises:
+        MarginError: PRICE_UNAVAILABLE when neither a price nor a fallback exists for an instrument.
+    """
+    market, _ = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=cutoff_at.date())
+    arrays = {
+        rulebook.rulebook_id: _risk_arrays(rulebook, market.instruments, market.levels)
+        for rulebook in rulebooks_in_force(cutoff_at.date())
+        if rulebook.is_scanned
+    }
+    return _contracted(
+        {
+            "valuations": _valuations_frame(market),
+            "scenarios": scenarios_frame(arrays, instruments=market.instruments),
+            "risk_arrays": risk_arrays_frame(arrays, instruments=market.instruments),
+        }
+    )
+
+
+def margin(
+    feeds: Frames,
+    valued: Frames,
+    *,
+    quarantine: pd.DataFrame,
+    account_ids: Sequence[str],
+    cutoff_at: datetime,
+    business_date: date,
+    session: str = "EOD",
+) -> dict[str, pd.DataFrame]:
+    """Compute everything about some accounts: settlement, requirements under every rulebook, equity, calls.
+
+    Args:
+        feeds: typed frames by feed, as the gate accepted them.
+        valued: result of :func:`value`, also when read back from Parquet.
+        quarantine: rows that the gate set aside.
+        account_ids: accounts to margin; any part of the ``accounts`` feed, also none.
+        cutoff_at: naive UTC instant of the valuation.
+        business_date: clearing day.
+        session: EOD or ITD-nn.
+
+    Returns:
+        The tables of ``RISK`` that are about accounts, with the columns of the contract, sorted by key. Every account
+        has a row in ``requirements`` for every rulebook, in ``account_margin`` and in ``requirement_changes``.
+
+    Raises:
+        MarginError: UNKNOWN_RULEBOOK, PRICE_UNAVAILABLE or FIGURE_NOT_FINITE, naming account or instrument.
+    """
+    account_ids = sorted(account_ids)
+    accounts = feeds["accounts"][feeds["accounts"]["account_id"].isin(account_ids)].sort_values("account_id")
+    absent = sorted(set(account_ids) - set(accounts["account_id"]))
+    if absent:
+        raise MarginError(FailureReason.NOT_FOUND, f"accounts: no {', '.join(absent)} in the feed")
+    for rulebook_id in accounts["rulebook_id"].unique():
+        rulebook_in_force(rulebook_id, business_date=business_date)
+
+    market, index = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
+    values = _valuations_from_frame(valued["valuations"], market=market)
+    positions = positions_from_frames(
+        feeds["positions"],
+        feeds["trades"],
+        unknown=_named(refused_rows(quarantine, feed="positions"), ("account_id", "instrument_id")),
+        account_ids=account_ids,
+        instruments=market.instruments,
+    )
+    settlement = settle(positions, market=market, notional_usd=values.notional_usd)
+    doubt = _doubt(account_ids, quarantine=quarantine, positions=positions, market=market)
+    day = _Day(
+        account_ids=account_ids, market=market, contracts=values, positions=positions, settlement=settlement, doubt=doubt
+    )
+    results = {
+        rulebook.rulebook_id: (rulebook, *_today(rulebook, day=day, valued=valued))
+        for rulebook in rulebooks_in_force(business_date)
+    }
+    own_rulebook = accounts["rulebook_id"].to_numpy(dtype=object)
+    position_values = _position_values(day, results=results, own_rulebook=own_rulebook)
+    requirements = pd.concat(
+        [requirements_frame(result, account_ids=account_ids, doubt=doubt) for _, result, _ in results.values()],
+        ignore_index=True,
+    )
+    held = feeds["collateral_balances"]
+    held = held.loc[held["account_id"].isin(account_ids), ["account_id", "asset", "quantity"]]
+    collateral_values = value_collateral(
+        held,
+        asset_prices=index[["asset", "index_price"]].rename(columns={"index_price": "asset_price_usd"}),
+        policy=collateral_policy_in_force(business_date),
+    )
+    margins = account_margin(
+        requirements=requirements,
+        collateral_values=collateral_values,
+        position_values=position_values,
+        accounts=accounts,
+    )
+    return _contracted(
+        {
+            "account_scenario_pnl": pd.concat(
+                [scenario_pnl_frame(result, account_ids=account_ids) for _, result, _ in results.values()],
+                ignore_index=True,
+            ),
+            "position_values": position_values,
+            "requirement_components": pd.concat(
+                [components_frame(result, account_ids=account_ids) for _, result, _ in results.values()],
+                ignore_index=True,
+            ),
+            "requirements": requirements,
+            "collateral_values": collateral_values,
+            "account_margin": margins,
+            "requirement_changes": _requirement_changes(day, results=results, own_rulebook=own_rulebook),
+            "margin_calls": margin_calls(
+                margins,
+                business_date=business_date,
+                session=session,
+                cutoff_at=cutoff_at,
+                policy=call_policy_in_force(business_date),
+            ),
+        }
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Day:
+    """Everything about the accounts of one part that does not depend on the rulebook."""
+
+    account_ids: Sequence[str]
+    market: DayMarket
+    contracts: ContractValues
+    positions: Positions
+    settlement: Settlement
+    doubt: Doubt
+
+
+Results = Mapping[str, tuple[Rulebook, Requirement, RiskArrays | None]]
+
+
+def _market(
+    feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime, business_date: date
+) -> tuple[DayMarket, pd.DataFrame]:
+    policy = market_policy_in_force(business_date)
+    index = index_prices(feeds["index_quotes"], cutoff_at=cutoff_at, policy=policy)
+    used = pd.concat([feeds["positions"]["instrument_id"], feeds["trades"]["instrument_id"]])
+    instruments = feeds["instruments"]
+    instruments = instruments[instruments["instrument_id"].isin(used)]
+    prices = instrument_prices(
+        instruments,
+        listed=feeds["instruments"],
+        market_prices=feeds["market_prices"],
+        refused=refused_rows(quarantine, feed="market_prices"),
+        index=index,
+        cutoff_at=cutoff_at,
+        policy=policy,
+    )
+    previous_index = previous_index_prices(
+        feeds["instruments"],
+        market_prices=feeds["market_prices"],
+        price_history=feeds["price_history"],
+        index=index,
+        business_date=business_date,
+    )
+    market = day_market(
+        instruments, prices=prices, index=index, previous_index=previous_index, valued_at=cutoff_at
+    )
+    return market, index
+
+
+def _risk_arrays(rulebook: Rulebook, instruments: Instruments, levels: MarketLevels) -> RiskArrays:
+    return risk_arrays(instruments, levels, grids=rulebook.grids(tuple(instruments.underlyings)))
+
+
+def _valuations_frame(market: DayMarket) -> pd.DataFrame:
+    instruments, levels = market.instruments, market.levels
+    values = value_contracts(instruments, levels)
+    return pd.DataFrame(
+        {
+            "instrument_id": instruments.instrument_id,
+            "underlying": instruments.underlying,
+            "settlement_currency": instruments.settlement_currency,
+            "mark_price": levels.mark_price,
+            "forward_price": levels.forward_price,
+            "mark_iv": np.where(instruments.is_option, levels.volatility, np.nan),
+            "underlying_price": levels.index_price,
+            "contract_value_usd": values.value_usd,
+            "delta": values.delta,
+            "gamma": values.gamma,
+            "vega_usd": values.vega_usd,
+            "theta_usd": values.theta_usd,
+            "price_source": market.price_source,
+            "is_fallback_price": market.is_fallback_price,
+        }
+    )
+
+
+def _valuations_from_frame(frame: pd.DataFrame, *, market: DayMarket) -> ContractValues:
+    """Take the published figures; only the notional, which is not published, is taken from the market."""
+    rows = frame.set_index("instrument_id").loc[list(market.instruments.instrument_id)]
+    return ContractValues(
+        value_usd=rows["contract_value_usd"].to_numpy(dtype=np.float64),
+        notional_usd=value_contracts(market.instruments, market.levels).notional_usd,
+        delta=rows["delta"].to_numpy(dtype=np.float64),
+        gamma=rows["gamma"].to_numpy(dtype=np.float64),
+        vega_usd=rows["vega_usd"].to_numpy(dtype=np.float64),
+        theta_usd=rows["theta_usd"].to_numpy(dtype=np.float64),
+    )
+
+
+def _figures(values: ContractValues, levels: MarketLevels) -> ContractFigures:
+    return ContractFigures(
+        value_usd=values.value_usd,
+        delta=values.delta,
+        notional_usd=values.notional_usd,
+        index_price=levels.index_price,
+    )
+
+
+def _named(refused: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Columns of refused rows in which all of them can be read."""
+    return refused.reindex(columns=list(columns)).dropna()
+
+
+def _doubt(
+    account_ids: Sequence[str], *, quarantine: pd.DataFrame, positions: Positions, market: DayMarket
+) -> Doubt:
+    refused = {
+        feed: _named(refused_rows(quarantine, feed=feed), ("account_id",))["account_id"] for feed in ACCOUNT_FEEDS
+    }
+    named = pd.Index(list(account_ids), dtype=object)
+    is_conservative = np.asarray(named.isin(pd.concat(list(refused.values()))))
+    on_fallback = market.is_fallback_price[positions.instrument] & (positions.quantity_units != 0)
+    is_conservative[positions.account[on_fallback]] = True
+    unreadable = refused["positions"].value_counts().reindex(named, fill_value=0)
+    return Doubt(is_conservative=is_conservative, unreadable_positions=np.asarray(unreadable, dtype=np.int64))
+
+
+def _today(rulebook: Rulebook, *, day: _Day, valued: Frames) -> tuple[Requirement, RiskArrays | None]:
+    market = day.market
+    arrays = None
+    if rulebook.is_scanned:
+        published = valued["risk_arrays"]
+        arrays = risk_arrays_from_frame(
+            published[published["rulebook_id"] == rulebook.rulebook_id],
+            instruments=market.instruments,
+            grids=rulebook.grids(tuple(market.instruments.underlyings)),
+        )
+    book, rows = day.positions.book()
+    result = requirement(
+        rulebook,
+        book=book,
+        gain_units=day.settlement.total_units[rows],
+        instruments=market.instruments,
+        figures=_figures(day.contracts, market.levels),
+        arrays=arrays,
+        account_ids=day.account_ids,
+        doubt=day.doubt,
+    )
+    return result, arrays
+
+
+def _position_values(day: _Day, *, results: Results, own_rulebook: np.ndarray[Any, Any]) -> pd.DataFrame:
+    positions, market = day.positions, day.market
+    instrument = positions.instrument
+    quantity = floats_from_units(positions.quantity_units)
+    is_option = market.instruments.is_option[instrument]
+    contract_value = to_units(day.contracts.value_usd, what="contract value")[instrument]
+    value_units = multiply_units(positions.quantity_units, contract_value, what="position value")
+    settlement = day.settlement
+    return pd.DataFrame(
+        {
+            "account_id": _labels(day.account_ids)[positions.account],
+            "instrument_id": market.instruments.instrument_id[instrument],
+            "quantity": decimals_from_units(positions.quantity_units),
+            "previous_quantity": decimals_from_units(positions.previous_units),
+            "notional_amount": _decimals(np.abs(quantity) * day.contracts.notional_usd[instrument], what="notional"),
+            "delta_usd": _decimals(
+                quantity * day.contracts.delta[instrument] * market.levels.index_price[instrument], what="delta"
+            ),
+            "net_option_value": decimals_from_units(value_units * is_option),
+            "variation_margin": decimals_from_units(settlement.variation_units),
+            "premium_amount": decimals_from_units(settlement.premium_units),
+            "funding_amount": decimals_from_units(settlement.funding_units),
+            "settlement_amount": decimals_from_units(settlement.total_units),
+            "worst_scenario_pnl": decimals_from_units(_worst(day, results=results, own_rulebook=own_rulebook)),
+        }
+    )
+
+
+def _worst(day: _Day, *, results: Results, own_rulebook: np.ndarray[Any, Any]) -> IntArray:
+    """Outcome of each position in the worst case of its account's own rulebook, shape (P,)."""
+    worst = np.zeros(len(day.positions), dtype=np.int64)
+    book, rows = day.positions.book()
+    for rulebook_id in np.unique(own_rulebook.astype(str)):
+        _, result, arrays = results[rulebook_id]
+        is_own = own_rulebook[book.account] == rulebook_id
+        worst[rows[is_own]] = position_outcomes(result, arrays=arrays)[is_own]
+    return worst
+
+
+def _requirement_changes(day: _Day, *, results: Results, own_rulebook: np.ndarray[Any, Any]) -> pd.DataFrame:
+    """Split the change of each requirement into market and trading.
+
+    Three valuations under the account's own rulebook: the previous book in the previous market, one day earlier; the
+    previous book in today's market; today's book in today's market. The conservative treatment of today is applied to
+    all three, so that it is not taken for a movement. In the first no gain is unsettled.
+    """
+    market = day.market
+    book, rows = day.positions.previous_book()
+    carried = day.settlement.carried_units[rows]
+    previous_values = value_contracts(market.previous_instruments, market.previous_levels)
+    accounts = len(day.account_ids)
+    before, moved, now = (np.zeros(accounts, dtype=np.int64) for _ in range(3))
+    for rulebook_id in np.unique(own_rulebook.astype(str)):
+        rulebook, today, arrays = results[rulebook_id]
+        previous_arrays = (
+            _risk_arrays(rulebook, market.previous_instruments, market.previous_levels) if rulebook.is_scanned else None
+        )
+        in_previous_market = requirement(
+            rulebook,
+            book=book,
+            gain_units=np.zeros(len(book), dtype=np.int64),
+            instruments=market.previous_instruments,
+            figures=_figures(previous_values, market.previous_levels),
+            arrays=previous_arrays,
+            account_ids=day.account_ids,
+            doubt=day.doubt,
+        )
+        in_todays_market = requirement(
+            rulebook,
+            book=book,
+            gain_units=carried,
+            instruments=market.instruments,
+            figures=_figures(day.contracts, market.levels),
+            arrays=arrays,
+            account_ids=day.account_ids,
+            doubt=day.doubt,
+        )
+        is_own = own_rulebook == rulebook_id
+        before[is_own] = in_previous_market.initial_units[is_own]
+        moved[is_own] = in_todays_market.initial_units[is_own]
+        now[is_own] = today.initial_units[is_own]
+    return pd.DataFrame(
+        {
+            "account_id": _labels(day.account_ids),
+            "rulebook_id": own_rulebook,
+            "previous_initial_margin": decimals_from_units(before),
+            "market_effect": decimals_from_units(moved - before),
+            "trading_effect": decimals_from_units(now - moved),
+            "initial_margin": decimals_from_units(now),
+            "currency": [results[rulebook_id][0].currency for rulebook_id in own_rulebook],
+        }
+    )
+
+
+def _decimals(amounts: np.ndarray[Any, np.dtype[np.float64]], *, what: str) -> np.ndarray[Any, Any]:
+    return decimals_from_units(to_units(amounts, what=what))
+
+
+def _labels(account_ids: Sequence[str]) -> np.ndarray[Any, Any]:
+    return np.array([*account_ids, None], dtype=object)[:-1]
+
+
+def _contracted(tables: Frames) -> dict[str, pd.DataFrame]:
+    """Give every table the columns of its contract, sorted by key; a table without rows keeps its types."""
+    contracted = {}
+    for name, frame in tables.items():
+        table = RISK[name]
+        rows = frame if len(frame) else empty_frame(table)
+        contracted[name] = rows[list(table.column_names)].sort_values(list(table.key), ignore_index=True)
+    return contracted

@@ -1,0 +1,27 @@
+"""The parameters of a run: the rulebooks in force, and every rulebook and policy under one hash."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from margin_tasks.calls.policy import call_policy_in_force
+from margin_tasks.collateral.policy import collateral_policy_in_force
+from margin_tasks.market.policy import market_policy_in_force
+from margin_tasks.rulebooks import registry
+
+
+def rulebook_ids(business_date: date) -> tuple[str, ...]:
+    """Return the identifiers of the rulebooks that an account may be under on the day."""
+    return tuple(rulebook.rulebook_id for rulebook in registry.rulebooks_in_force(business_date))
+
+
+def parameter_set_id(business_date: date) -> str:
+    """Return the SHA-256 over every rulebook and policy in force on the day, in canonical JSON."""
+    policies = (
+        market_policy_in_force(business_date),
+        collateral_policy_in_force(business_date),
+        call_policy_in_force(business_date),
+    )
+    return registry.parameter_set_id(
+        registry.rulebooks_in_force(business_date), policies=[policy.model_dump(mode="json") for policy in policies]
+    )

@@ -1,0 +1,529 @@
+"""The stages of a clearing run, one function for each task.
+
+A stage takes the run and the file references of the stages before it, and returns references. It may be killed at
+any point and run again: files are written whole, the lake is written in one commit, and a commit replaces the run's
+own rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from margin_tasks.audit.content import content_hash, published_tables
+from margin_tasks.audit.identity import code_commit, lock_hash, new_run_id
+from margin_tasks.contracts.failures import EXIT_REFUSED_INPUT, FailureReason, MarginError
+from margin_tasks.contracts.frames import from_arrow, to_arrow
+from margin_tasks.contracts.tables import AUDIT, FEEDS, RISK, VALIDATION
+from margin_tasks.pipeline.feed_source import feed_source, without_secret
+from margin_tasks.pipeline.lake_access import lake, lake_settings
+from margin_tasks.pipeline.parameters import parameter_set_id, rulebook_ids
+from margin_tasks.pipeline.progress import say
+from margin_tasks.pipeline.run import Run, checked_business_date, checked_session, cut_off_at
+from margin_tasks.pipeline.settings import PROJECT_ROOT, Settings, settings
+from margin_tasks.pipeline.workspace import FileReference, Workspace
+from margin_tasks.warehouse.lake import Lake
+
+Reference = dict[str, Any]
+
+FOUND = "gated/found"
+VALUED_TABLES = ("valuations", "scenarios", "risk_arrays")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _workspace(run: Run) -> Workspace:
+    return Workspace(settings().home, run)
+
+
+@contextmanager
+def _stage(run: Run, name: str, *, waiting_for: str) -> Iterator[None]:
+    """Time a stage, and keep the reason when it fails."""
+    workspace = _workspace(run)
+    started = time.perf_counter()
+    say(f"{name}", waiting_for=waiting_for)
+    try:
+        yield
+    except MarginError as error:
+        workspace.write_json("failure", {"stage": name, "reason": error.reason, "message": error.message})
+        raise
+    elapsed = time.perf_counter() - started
+    workspace.write_json(f"stages/{name}", {"stage": name, "elapsed_seconds": elapsed, "recorded_at": _now().isoformat()})
+
+
+def _references(written: Mapping[str, FileReference]) -> Reference:
+    return {name: reference.model_dump() for name, reference in written.items()}
+
+
+def _read_frames(workspace: Workspace, references: Mapping[str, Any], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    registry = {**FEEDS, **VALIDATION, **RISK}
+    return {
+        name: from_arrow(workspace.read_table(FileReference.model_validate(references[name])), registry[name])
+        for name in names
+    }
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+def open_run(
+    *,
+    business_date: str | None,
+    session: str,
+    source: str,
+    cut_off: str,
+    feed_wait_seconds: float | None,
+    run_id: str | None = None,
+) -> Reference:
+    """Give the run its identity and record that it has begun.
+
+    Runs that were left behind by a killed process are marked abandoned, and what they had put into the lake is
+    taken back; their audit record stays.
+
+    Raises:
+        MarginError: WRONG_BUSINESS_DATE, INVALID_REQUEST, UNKNOWN_SOURCE.
+    """
+    here = settings()
+    day = checked_business_date(business_date)
+    spec = without_secret(source)
+    run = Run(
+        run_id=run_id or new_run_id(),
+        business_date=day,
+        session=checked_session(session),
+        source=spec,
+        source_shown=feed_source(spec).spec,
+        cut_off_at=cut_off_at(day, cut_off),
+        as_known_at=_now(),
+        code_commit=code_commit(PROJECT_ROOT),
+        lock_hash=lock_hash(PROJECT_ROOT),
+        parameter_set_id=parameter_set_id(day),
+        feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
+    )
+    with _stage(run, "open", waiting_for="opening the run"):
+        say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")
+        _workspace(run).write_json("run", run.reference())
+        with lake(here, holder=f"run {run.run_id}: open") as opened:
+            for left_behind in _left_behind(opened, run):
+                opened.discard(left_behind)
+                _append_event(
+                    opened, left_behind, "abandoned",
+                    reason=FailureReason.INTERRUPTED, message="its process ended before the run did; run the day again",
+                )
+                say(f"run {left_behind.run_id} was interrupted: marked abandoned, its figures are taken back")
+            _append_event(opened, run, "running")
+    return run.reference()
+
+
+def _left_behind(opened: Lake, run: Run) -> list[Run]:
+    """Runs that began here and never ended. One run at a time is on its way in a home, so all others are dead."""
+    if "run_events" not in opened.table_names("audit"):
+        return []
+    begun = opened.query(
+        "select run_id from audit.run_events group by run_id having max(status <> 'running') = false and run_id <> ?",
+        [run.run_id],
+    )
+    left_behind = []
+    for run_id in begun["run_id"].to_pylist():
+        for path in (settings().home / "runs").glob(f"*/*/{run_id}/run.json"):
+            left_behind.append(Run.model_validate_json(path.read_text(encoding="utf-8")))
+    return left_behind
+
+
+def _append_event(
+    opened: Lake,
+    run: Run,
+    status: str,
+    *,
+    reason: FailureReason | str | None = None,
+    message: str | None = None,
+    content: str | None = None,
+    accounts: int | None = None,
+    calls: int | None = None,
+    quarantined_rows: int | None = None,
+) -> None:
+    event = {
+        "run_id": run.run_id,
+        "business_date": run.business_date,
+        "session": run.session,
+        "status": status,
+        "recorded_at": _now(),
+        "failure_reason": None if reason is None else str(reason),
+        "message": message,
+        "source_spec": run.source_shown,
+        "code_commit": run.code_commit,
+        "lock_hash": run.lock_hash,
+        "parameter_set_id": run.parameter_set_id,
+        "content_hash": content,
+        "account_count": accounts,
+        "call_count": calls,
+        "quarantined_rows": quarantined_rows,
+    }
+    frame = pd.DataFrame([event])
+    frame["recorded_at"] = frame["recorded_at"].astype("datetime64[us]")
+    opened.append(
+        run, schema="audit", tables={"run_events": to_arrow(frame, AUDIT["run_events"])},
+        message=f"run {run.run_id} is {status}",
+    )
+
+
+# --- pulling and gating ----------------------------------------------------------------------------------------------
+
+
+def feeds_are_complete(reference: Reference) -> bool:
+    """Return whether every feed is delivered in full; a half-delivered feed is waited for, not read.
+
+    Raises:
+        MarginError: FEED_MISSING once the run has waited as long as it may.
+    """
+    run = Run.of(reference)
+    missing = feed_source(run.source).missing(run.business_date, run.session)
+    if not missing:
+        return True
+    waited = (_now() - run.as_known_at).total_seconds()
+    reasons = "; ".join(f"{feed}: {why}" for feed, why in sorted(missing.items()))
+    if waited < run.feed_wait_seconds:
+        say(f"waiting for {len(missing)} feeds ({waited:.0f} of {run.feed_wait_seconds:.0f} s): {reasons}")
+        return False
+    with _stage(run, "await feeds", waiting_for="late feeds"):
+        raise MarginError(
+            FailureReason.FEED_MISSING,
+            f"not delivered within {run.feed_wait_seconds:.0f} s: {reasons}; deliver what is missing and run the day again",
+        )
+
+
+def pull_feed(reference: Reference, feed: str) -> Reference:
+    """Pull one feed and keep it as delivered: all text, with hash, rows, source and time."""
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, f"pull {feed}", waiting_for=f"pulling {feed}"):
+        delivery = feed_source(run.source).pull(feed, business_date=run.business_date, session=run.session)
+        written = workspace.write_table(f"raw/{feed}", pa.Table.from_pandas(delivery.frame, preserve_index=False))
+        return {**delivery.provenance(), "file": written.model_dump(), "pulled_at": _now().isoformat()}
+
+
+def gate_feeds(reference: Reference, deliveries: Sequence[Reference]) -> Reference:
+    """Hold the deliveries against their contracts; typed feeds, findings and quarantine are written.
+
+    Raises:
+        MarginError: the reason of the first broken fail-rule; findings and quarantine are in the lake by then,
+            figures are not.
+    """
+    from margin_tasks.sources import FeedDelivery
+    from margin_tasks.validation import gate
+
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "gate", waiting_for="checking the feeds against their contracts"):
+        pulled = {
+            delivery["feed"]: FeedDelivery.of_provenance(
+                delivery, workspace.read_table(FileReference.model_validate(delivery["file"])).to_pandas()
+            )
+            for delivery in deliveries
+        }
+        result = gate(
+            pulled,
+            business_date=run.business_date,
+            cutoff_at=run.cut_off_at,
+            rulebook_ids=rulebook_ids(run.business_date),
+        )
+        found = {
+            "findings": to_arrow(result.findings, VALIDATION["findings"]),
+            "quarantine": to_arrow(result.quarantine, VALIDATION["quarantine"]),
+        }
+        say(f"  {len(result.findings)} findings, {len(result.quarantine)} rows in quarantine")
+        written = {name: workspace.write_table(f"gated/{name}", table) for name, table in found.items()}
+        workspace.write_json(FOUND, _references(written))
+        if not result.is_accepted:
+            raise result.failure()
+        for feed, frame in result.frames.items():
+            written[feed] = workspace.write_table(f"gated/{feed}", to_arrow(frame, FEEDS[feed]))
+        return _references(written)
+
+
+# --- the lake --------------------------------------------------------------------------------------------------------
+
+
+def load_inputs(reference: Reference, gated: Reference, deliveries: Sequence[Reference]) -> None:
+    """Load the accepted feeds, the findings and the quarantine in one commit, and record what the run was given."""
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "load inputs", waiting_for="loading the feeds into the lake"):
+        inputs = pd.DataFrame(
+            {
+                "run_id": run.run_id,
+                "feed": [delivery["feed"] for delivery in deliveries],
+                "location": [delivery["location"] for delivery in deliveries],
+                "sha256": [delivery["sha256"] for delivery in deliveries],
+                "row_count": [delivery["row_count"] for delivery in deliveries],
+                "recorded_at": pd.to_datetime([delivery["pulled_at"] for delivery in deliveries]).astype("datetime64[us]"),
+            }
+        )
+        tables = {name: workspace.read_table(FileReference.model_validate(gated[name])) for name in (*FEEDS, *VALIDATION)}
+        with lake(settings(), holder=f"run {run.run_id}: load inputs") as opened:
+            opened.commit(run, schema="raw", tables=tables, message=f"feeds of run {run.run_id}")
+            opened.append(run, schema="audit", tables={"run_inputs": to_arrow(inputs, AUDIT["run_inputs"])},
+                          message=f"inputs of run {run.run_id}")
+
+
+def build_models(reference: Reference, tag: str) -> None:
+    """Build and test the models of one tag: ``inputs`` once the feeds are loaded, ``figures`` after the risk tables."""
+    from margin_tasks.warehouse import models
+
+    run = Run.of(reference)
+    with _stage(run, f"build {tag}", waiting_for="dbt is starting"):
+        models.build_models(
+            lake_settings(settings()),
+            run=run,
+            select=f"tag:{tag}",
+            work_folder=settings().home / "dbt",
+            wait_seconds=settings().lake_wait_seconds,
+            on_line=lambda line: say(f"  {line}", waiting_for="building models"),
+        )
+
+
+def value_instruments(reference: Reference, gated: Reference) -> Reference:
+    """Value every instrument held or traded, once, in every scenario of every scan-based rulebook."""
+    from margin_tasks.pipeline import compute
+
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "value", waiting_for="valuing instruments in every scenario"):
+        feeds = _read_frames(workspace, gated, (*FEEDS, "quarantine"))
+        tables = compute.value(feeds, quarantine=feeds["quarantine"], cutoff_at=run.cut_off_at)
+        say(f"  {len(tables['valuations'])} instruments, {len(tables['risk_arrays'])} risk array values")
+        return _references(
+            {name: workspace.write_table(f"risk/{name}", to_arrow(frame, RISK[name])) for name, frame in tables.items()}
+        )
+
+
+def partition_accounts(reference: Reference, gated: Reference) -> list[Reference]:
+    """Divide the accounts into parts of equal size; each part becomes a task."""
+    run = Run.of(reference)
+    parts = min(settings().account_partitions, max(1, int(gated["accounts"]["row_count"])))
+    _workspace(run)
+    return [{"number": number, "of": parts} for number in range(parts)]
+
+
+def margin_accounts(reference: Reference, gated: Reference, valued: Reference, part: Reference) -> Reference:
+    """Compute what every account of one part must hold, under every rulebook, and what it has."""
+    from margin_tasks.pipeline import compute
+
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    number, of = int(part["number"]), int(part["of"])
+    with _stage(run, f"margin {number + 1} of {of}", waiting_for="margining accounts"):
+        feeds = _read_frames(workspace, gated, (*FEEDS, "quarantine"))
+        valuations = _read_frames(workspace, valued, VALUED_TABLES)
+        account_ids = feeds["accounts"]["account_id"].sort_values().tolist()[number::of]
+        tables = compute.margin(
+            feeds,
+            valuations,
+            quarantine=feeds["quarantine"],
+            account_ids=account_ids,
+            cutoff_at=run.cut_off_at,
+            business_date=run.business_date,
+            session=run.session,
+        )
+        return _references(
+            {
+                name: workspace.write_table(f"risk/{name}/{number:03d}", to_arrow(frame, RISK[name]))
+                for name, frame in tables.items()
+            }
+        )
+
+
+def load_figures(reference: Reference, valued: Reference, margined: Sequence[Reference]) -> Reference:
+    """Put the parts together, ordered by key, and load all figures in one commit."""
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "load figures", waiting_for="loading the figures into the lake"):
+        tables = {name: workspace.read_table(FileReference.model_validate(valued[name])) for name in VALUED_TABLES}
+        for name in sorted(set(RISK) - set(VALUED_TABLES)):
+            parts = [workspace.read_table(FileReference.model_validate(part[name])) for part in margined]
+            whole = pa.concat_tables(parts)
+            tables[name] = whole.sort_by([(column, "ascending") for column in RISK[name].key])
+        with lake(settings(), holder=f"run {run.run_id}: load figures") as opened:
+            opened.commit(run, schema="risk", tables=tables, message=f"figures of run {run.run_id}")
+        return _references({name: workspace.write_table(f"figures/{name}", table) for name, table in tables.items()})
+
+
+def reconcile(reference: Reference) -> None:
+    """Let the totals through only when SQL and the array engine, by two roads, agree.
+
+    Raises:
+        MarginError: RECONCILIATION_BREAK naming account and amounts.
+    """
+    from margin_tasks.warehouse.reconciliation import check_reconciliation
+
+    run = Run.of(reference)
+    with _stage(run, "reconcile", waiting_for="comparing SQL with the array engine"):
+        with lake(settings(), holder=f"run {run.run_id}: reconcile", is_read_only=True) as opened:
+            checks = check_reconciliation(opened, run)
+        say(f"  {checks} totals agree by two roads")
+
+
+# --- publishing ------------------------------------------------------------------------------------------------------
+
+
+def _report_tables(workspace: Workspace, gated: Reference, figures: Reference) -> dict[str, pd.DataFrame]:
+    return {
+        **_read_frames(workspace, gated, (*FEEDS, *VALIDATION)),
+        **_read_frames(workspace, figures, tuple(RISK)),
+    }
+
+
+def _report_context(run: Run) -> Any:
+    from margin_tasks.reporting.context import ReportContext
+
+    return ReportContext(
+        run_id=run.run_id,
+        business_date=run.business_date,
+        session=run.session,
+        cutoff_at=run.cut_off_at,
+        as_known_at=run.as_known_at,
+        code_commit=run.code_commit,
+        parameter_set_id=run.parameter_set_id,
+        lock_hash=run.lock_hash,
+        source_spec=run.source_shown,
+        clearing_house=settings().clearing_house(),
+    )
+
+
+def issue_notices(reference: Reference, gated: Reference, figures: Reference) -> Reference:
+    """Write a notice for every margin call: HTML, PDF and CSV, and the letter in the outbox."""
+    from margin_tasks.reporting.notices import render_notices
+    from margin_tasks.reporting.writer import write_notices
+
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "call", waiting_for="writing margin notices"):
+        notices = render_notices(context=_report_context(run), tables=_report_tables(workspace, gated, figures))
+        written = write_notices(outbox_folder(settings(), run), notices)
+        say(f"  {len(notices)} margin calls")
+        return {"files": [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]}
+
+
+def publish_reports(reference: Reference, gated: Reference, figures: Reference, notices: Reference) -> Reference:
+    """Write the day report and its tables."""
+    from margin_tasks.reporting.writer import write_day_report
+
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "publish", waiting_for="drawing the day report"):
+        stages = pd.DataFrame(workspace.stages(), columns=["stage", "elapsed_seconds"])
+        written = write_day_report(
+            report_folder(settings(), run),
+            context=_report_context(run),
+            tables=_report_tables(workspace, gated, figures),
+            stages=stages,
+        )
+        reports = [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]
+        return {"files": [*notices["files"], *reports]}
+
+
+def seal(reference: Reference, deliveries: Sequence[Reference], published: Reference) -> None:
+    """Hash what was published, write the manifest, and let the run supersede the one before."""
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "seal", waiting_for="sealing the run"), lake(settings(), holder=f"run {run.run_id}: seal") as opened:
+        outputs = published_tables(
+            {
+                f"{schema}.{name}": opened.query(
+                    f'select * exclude (run_id) from {schema}."{name}" where run_id = ? order by all',  # noqa: S608
+                    [run.run_id],
+                )
+                for schema, name in _published_content(opened)
+            }
+        )
+        content = content_hash(outputs)
+        rows = {output.table_name: output.row_count for output in outputs}
+        stages = pd.DataFrame(workspace.stages())
+        stages.insert(0, "run_id", run.run_id)
+        stages["recorded_at"] = pd.to_datetime(stages["recorded_at"]).astype("datetime64[us]")
+        output_frame = pd.DataFrame(
+            [(run.run_id, output.table_name, output.row_count, output.sha256) for output in outputs],
+            columns=["run_id", "table_name", "row_count", "sha256"],
+        )
+        opened.append(
+            run,
+            schema="audit",
+            tables={
+                "run_outputs": to_arrow(output_frame, AUDIT["run_outputs"]),
+                "run_stages": to_arrow(stages, AUDIT["run_stages"]),
+            },
+            message=f"outputs of run {run.run_id}",
+        )
+        _append_event(
+            opened, run, "published", content=content, accounts=rows["risk.account_margin"],
+            calls=rows["risk.margin_calls"], quarantined_rows=_quarantined_rows(workspace),
+        )
+        manifest = {
+            **run.reference(),
+            "status": "published",
+            "content_hash": content,
+            "lake_snapshot": opened.snapshot_id(),
+            "inputs": sorted(deliveries, key=lambda delivery: str(delivery["feed"])),
+            "outputs": output_frame.drop(columns="run_id").to_dict("records"),
+            "documents": published["files"],
+        }
+        path = workspace.write_json("manifest", manifest)
+        say(f"published {content[:12]}, manifest {path.relative_to(settings().home)}")
+
+
+def _published_content(opened: Lake) -> list[tuple[str, str]]:
+    """Tables whose rows are the published figures of a run. Findings name files, and so are not among them."""
+    return [*(("risk", name) for name in sorted(RISK)), *(("marts", name) for name in opened.table_names("marts"))]
+
+
+def _quarantined_rows(workspace: Workspace) -> int | None:
+    found = workspace.read_json(FOUND)
+    return None if found is None else int(found["quarantine"]["row_count"])
+
+
+def record_failure(reference: Reference | None) -> None:
+    """Record why the run ended, take back what it had put into the lake, and fail with the same reason.
+
+    Raises:
+        MarginError: always, with the reason of the stage that failed, or INTERNAL when it left none.
+    """
+    if reference is None:
+        raise MarginError(FailureReason.INTERNAL, "the run could not be opened; the log of the task open_run says why")
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    failure = workspace.read_json("failure") or {
+        "reason": FailureReason.INTERNAL,
+        "message": "a task failed without a named reason; its log in Airflow holds the trace",
+    }
+    error = MarginError(FailureReason(failure["reason"]), failure["message"])
+    found = workspace.read_json(FOUND) or {}
+    with lake(settings(), holder=f"run {run.run_id}: failure") as opened:
+        opened.discard(run)
+        tables = {name: workspace.read_table(FileReference.model_validate(entry)) for name, entry in found.items()}
+        if tables:
+            opened.commit(run, schema="raw", tables=tables, message=f"findings of run {run.run_id}")
+        status = "refused" if error.exit_code == EXIT_REFUSED_INPUT else "failed"
+        _append_event(opened, run, status, reason=error.reason, message=error.message,
+                      quarantined_rows=_quarantined_rows(workspace))
+    raise error
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def outbox_folder(here: Settings, run: Run) -> Path:
+    """Where the notices of the run wait to be sent."""
+    return here.home / "outbox" / run.business_date.isoformat() / run.session / run.run_id
+
+
+def report_folder(here: Settings, run: Run) -> Path:
+    """Where the reports of the run are."""
+    return here.home / "reports" / run.business_date.isoformat() / run.session / run.run_id

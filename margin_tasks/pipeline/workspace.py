@@ -1,0 +1,95 @@
+"""The run's own folder: every task reads Parquet here and writes Parquet here, never a half-written file.
+
+```
+<home>/runs/<business_date>/<session>/<run_id>/
+    run.json  failure.json  manifest.json
+    raw/<feed>.parquet        as delivered, all text        (immutable)
+    gated/<table>.parquet     typed feeds, findings, quarantine
+    risk/<table>/<part>.parquet
+    stages/<stage>.json       what each stage took
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from margin_tasks.audit.identity import file_sha256
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pipeline.run import Run
+
+
+class FileReference(BaseModel):
+    """A workspace file that one task hands to another: path below the workspace, hash and rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    sha256: str
+    row_count: int
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``, and move it into place only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Workspace:
+    """Files of one run under a home."""
+
+    def __init__(self, home: Path, run: Run) -> None:
+        self.folder = home / "runs" / run.business_date.isoformat() / run.session / run.run_id
+
+    def write_table(self, name: str, table: pa.Table) -> FileReference:
+        """Write ``<name>.parquet`` whole and return its reference."""
+        path = self.folder / f"{name}.parquet"
+        with whole_file(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        return FileReference(path=f"{name}.parquet", sha256=file_sha256(path), row_count=table.num_rows)
+
+    def read_table(self, reference: FileReference) -> pa.Table:
+        """Return the table of a reference.
+
+        Raises:
+            MarginError: WORKSPACE_CHANGED when the file is not the one that was handed on.
+        """
+        path = self.folder / reference.path
+        if not path.is_file() or file_sha256(path) != reference.sha256:
+            raise MarginError(
+                FailureReason.WORKSPACE_CHANGED,
+                f"{reference.path} of the run's workspace was removed or changed after it was written; run the day again",
+            )
+        return pq.read_table(path)
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write ``<name>.json`` whole and return its path."""
+        path = self.folder / f"{name}.json"
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+        return path
+
+    def read_json(self, name: str) -> Any:
+        """Return the content of ``<name>.json``, or None when it was not written."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Return what each finished stage took, in the order in which they ended."""
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in (self.folder / "stages").glob("*.json")]
+        return sorted(records, key=lambda record: str(record["recorded_at"]))

@@ -1,0 +1,1 @@
+"""Instruments as columns and what one contract of each is worth."""

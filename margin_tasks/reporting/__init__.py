@@ -1,0 +1,1 @@
+"""Documents for people: margin notices and the day report, rendered from frames, and one thin writer."""

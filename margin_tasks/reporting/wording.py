@@ -1,0 +1,115 @@
+"""Names of the registry in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from margin_tasks.reporting.amounts import format_percent
+from margin_tasks.reporting.frames import Record, clean_text
+
+ACCOUNT_TYPES: Final = {
+    "house": "house account",
+    "client_individual": "individual client account",
+    "client_omnibus": "omnibus client account",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A name that people read, and one sentence that explains it."""
+
+    name: str
+    meaning: str
+
+
+RULEBOOKS: Final = {
+    "portfolio": Wording("Portfolio margin", "Positions on one underlying are shocked together and offset each other."),
+    "cross": Wording("Cross margin", "Collateral is shared by the whole account; positions do not offset each other."),
+    "isolated": Wording("Isolated margin", "Every position stands alone: no offsets, and no gain supports another."),
+}
+
+# In the order in which a requirement is read.
+COMPONENTS: Final = {
+    "scan_risk": Wording("Scan risk", "Largest loss of the positions together over the scenarios."),
+    "short_option_minimum": Wording("Short option minimum", "What the least amount for written options adds."),
+    "calendar_charge": Wording("Calendar charge", "Prices of different expiries may move apart."),
+    "notional_charge": Wording("Notional charge", "Rate on the size of futures and perpetuals; large ones pay more."),
+    "short_option_charge": Wording("Short option charge", "Written options, each by how far it is from the money."),
+    "long_option_value": Wording("Long option value", "Equity counts it; here it supports nothing else."),
+    "ringfenced_gain": Wording("Ring-fenced gain", "Equity counts it; here it supports no other position."),
+    "buffer": Wording("Buffer", "Margin of safety on top of the other parts."),
+    "conservative_add_on": Wording("Conservative add-on", "Some input was refused; a cautious figure stands in."),
+}
+
+VOLATILITY_MOVES: Final = {
+    "down": "volatility down",
+    "same": "volatility unchanged",
+    "up": "volatility up",
+}
+
+
+def humanised(identifier: object) -> str:
+    """A registry name as words: ``short_option_minimum`` becomes ``Short option minimum``."""
+    words = clean_text(identifier).replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def rulebook_name(rulebook_id: object) -> str:
+    """Name of a methodology; an unlisted one by its identifier."""
+    known = RULEBOOKS.get(str(rulebook_id))
+    return known.name if known else humanised(rulebook_id)
+
+
+def rulebook_meaning(rulebook_id: object) -> str:
+    """One sentence on a methodology; empty for an unlisted one."""
+    known = RULEBOOKS.get(str(rulebook_id))
+    return known.meaning if known else ""
+
+
+def component_name(component: object) -> str:
+    """Name of a part of the requirement; an unlisted one by its identifier."""
+    known = COMPONENTS.get(str(component))
+    return known.name if known else humanised(component)
+
+
+def component_meaning(component: object) -> str:
+    """One sentence on a part of the requirement; empty for an unlisted one."""
+    known = COMPONENTS.get(str(component))
+    return known.meaning if known else ""
+
+
+def component_rank(component: object) -> tuple[int, str]:
+    """Sort key: the order of ``COMPONENTS``, then the alphabet."""
+    name = str(component)
+    order = list(COMPONENTS)
+    return (order.index(name) if name in COMPONENTS else len(order), name)
+
+
+def scenario_words(scenario: Record) -> str:
+    """A row of ``scenarios`` in words: ``BTC -16 %, volatility up``."""
+    underlying = clean_text(scenario["underlying"])
+    move = float(scenario["price_move"])
+    price = f"{underlying} unchanged" if move == 0.0 else f"{underlying} {format_percent(move, is_signed=True)}"
+    words = f"{price}, {VOLATILITY_MOVES.get(str(scenario['volatility_move']), humanised(scenario['volatility_move']))}"
+    weight = float(scenario["weight"])
+    return words if weight >= 1.0 else f"{words} (tail: {format_percent(weight)} of the result counts)"
+
+
+class ScenarioWords:
+    """Looks scenarios up by rulebook, netting set and identifier and says them in words."""
+
+    def __init__(self, scenarios: list[Record]) -> None:
+        self._exact = {(str(row["rulebook_id"]), str(row["underlying"]), str(row["scenario_id"])): row
+                       for row in scenarios}
+
+    def find(self, *, rulebook_id: object, netting_set: object, scenario_id: object) -> Record | None:
+        """The scenario's row; None when the grid does not hold it (not every rulebook scans)."""
+        return self._exact.get((str(rulebook_id), str(netting_set), str(scenario_id)))
+
+    def describe(self, *, rulebook_id: object, netting_set: object, scenario_id: object) -> str:
+        """Words for the scenario; its bare identifier when the grid does not hold it; empty for none."""
+        if scenario_id is None:
+            return ""
+        row = self.find(rulebook_id=rulebook_id, netting_set=netting_set, scenario_id=scenario_id)
+        return scenario_words(row) if row else f"scenario {clean_text(scenario_id)}"

@@ -1,0 +1,98 @@
+"""The day's settlement: variation margin, option premium and perpetual funding of every position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.day_market import DayMarket
+from margin_tasks.pricing.instruments import IntArray, Product
+from margin_tasks.risk.amounts import floats_from_units, to_units
+from margin_tasks.risk.positions import Positions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settlement:
+    """USD in units of 1e-8, received positive: arrays of shape (P,).
+
+    The total is the sum of the three rounded parts. ``carried_units`` is what the book of the previous close would have
+    settled: its marks and its funding, without the day's trades.
+    """
+
+    carried_units: IntArray
+    variation_units: IntArray
+    premium_units: IntArray
+    funding_units: IntArray
+
+    @property
+    def total_units(self) -> IntArray:
+        """Sum of the three parts."""
+        return self.variation_units + self.premium_units + self.funding_units
+
+
+def settle(positions: Positions, *, market: DayMarket, notional_usd: FloatArray) -> Settlement:
+    """Settle the day on every position.
+
+    Everything but options is marked to market: the quantity carried from the previous mark, each trade from its own
+    price, to today's mark. Linear: quantity x multiplier x (F1 - F0). Inverse: quantity x multiplier x (1/F0 - 1/F1)
+    coins. Both at today's USD price of the settlement currency. Options pay their premium on the day of the trade and
+    nothing after. Perpetuals pay carried quantity x notional x funding rate, longs to shorts when positive.
+
+    Args:
+        positions: rows of shape (P,).
+        market: the day's market, instruments of shape (I,).
+        notional_usd: USD per contract, shape (I,).
+
+    Raises:
+        MarginError: PRICE_UNAVAILABLE when a quantity was carried in an instrument without a previous mark.
+    """
+    instruments = market.instruments
+    of_position = positions.instrument
+    previous = floats_from_units(positions.previous_units)
+    is_daily_settled = ~instruments.is_option
+    _refuse_unmarked(positions, market=market, is_daily_settled=is_daily_settled)
+
+    carried_from = np.where(market.has_previous, market.previous_mark, market.levels.mark_price)
+    mark = market.levels.mark_price
+    is_inverse = instruments.is_inverse
+    usd_per_price = instruments.multiplier * market.levels.settlement_price
+
+    def gain_per_contract(start: FloatArray, *, instrument: IntArray) -> FloatArray:
+        linear = mark[instrument] - start
+        coin = 1.0 / start - 1.0 / mark[instrument]
+        usd = usd_per_price[instrument] * np.where(is_inverse[instrument], coin, linear)
+        return np.where(is_daily_settled[instrument], usd, 0.0)
+
+    traded_in = of_position[positions.trade_position]
+    traded = floats_from_units(positions.trade_units)
+    carried = previous * gain_per_contract(carried_from[of_position], instrument=of_position)
+    gain = carried.copy()
+    np.add.at(
+        gain, positions.trade_position, traded * gain_per_contract(positions.trade_price, instrument=traded_in)
+    )
+    premium = np.zeros(len(positions))
+    paid = np.where(instruments.is_option[traded_in], -traded * positions.trade_price * usd_per_price[traded_in], 0.0)
+    np.add.at(premium, positions.trade_position, paid)
+    funding_per_contract = np.where(instruments.product == Product.PERPETUAL, notional_usd * market.funding_rate, 0.0)
+    funding = to_units(-previous * funding_per_contract[of_position], what="funding")
+    return Settlement(
+        carried_units=to_units(carried, what="variation margin") + funding,
+        variation_units=to_units(gain, what="variation margin"),
+        premium_units=to_units(premium, what="premium"),
+        funding_units=funding,
+    )
+
+
+def _refuse_unmarked(positions: Positions, *, market: DayMarket, is_daily_settled: np.ndarray) -> None:
+    is_unmarked = is_daily_settled & ~market.has_previous
+    rows = is_unmarked[positions.instrument] & (positions.previous_units != 0)
+    if rows.any():
+        instruments = sorted(set(market.instruments.instrument_id[positions.instrument[rows]]))
+        raise MarginError(
+            FailureReason.PRICE_UNAVAILABLE,
+            f"market_prices: no previous_mark_price for {', '.join(instruments)}, carried from the previous day; "
+            "variation margin needs it: deliver it",
+        )

@@ -1,0 +1,1 @@
+"""Margin methodologies: frozen, versioned configuration composed of named blocks."""

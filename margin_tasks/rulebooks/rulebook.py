@@ -1,0 +1,74 @@
+"""A rulebook: one frozen, versioned margin methodology, composed of named blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from margin_tasks.rulebooks.blocks import Block
+from margin_tasks.rulebooks.exposure import parameter_of
+from margin_tasks.scenarios.grid import PriceVolatilityGrid
+
+Netting = Literal["underlying", "instrument"]
+
+
+class ConservativeTreatment(BaseModel):
+    """What stands in for figures that could not be computed.
+
+    The requirement of a flagged account is multiplied by ``multiplier``; every position row that could not be read
+    adds ``unreadable_position_usd``, so that an account whose only position was refused does not owe nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    multiplier: Annotated[float, Field(ge=1.0)]
+    unreadable_position_usd: Annotated[float, Field(ge=0.0)]
+
+
+class Rulebook(BaseModel):
+    """One version of a methodology, as an auditor reads it.
+
+    ``netting``: which positions of an account offset each other. ``scenarios``: the grid of each underlying (or
+    ``default``), empty for a rulebook without scenarios. ``blocks``: the charges, in the order in which they are taken.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rulebook_id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    version: str
+    effective_date: date
+    title: str
+    source: str
+    currency: Literal["USD"]
+    netting: Netting
+    scenarios: Mapping[str, PriceVolatilityGrid] = Field(default_factory=dict)
+    blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
+    conservative: ConservativeTreatment
+
+    @model_validator(mode="after")
+    def _blocks_fit_together(self) -> Self:
+        names = [block.block for block in self.blocks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: a block is named twice")
+        if ("scan_risk" in names) != bool(self.scenarios):
+            raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: scan_risk and scenarios need each other")
+        return self
+
+    @property
+    def is_scanned(self) -> bool:
+        """Whether the rulebook has scenarios, and so risk arrays."""
+        return bool(self.scenarios)
+
+    def grids(self, underlyings: tuple[str, ...]) -> tuple[PriceVolatilityGrid, ...]:
+        """Grid of each underlying.
+
+        Raises:
+            MarginError: UNKNOWN_RULEBOOK when an underlying has neither an own grid nor a default.
+        """
+        return tuple(
+            parameter_of(self.scenarios, underlying=name, rulebook_id=self.rulebook_id, block="scenarios")
+            for name in underlyings
+        )

@@ -1,0 +1,169 @@
+"""The sample as a source of feeds: everything is rebuilt from ``examples/`` and a seed."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from margin_tasks.contracts.failures import FailureReason
+from margin_tasks.contracts.tables import FEEDS
+from margin_tasks.sample.accounts import account_feed, member_feed
+from margin_tasks.sample.books import (
+    PricedMarket,
+    add_deals,
+    open_book,
+    position_feed,
+    trade_day,
+    trade_feed,
+    without_expired,
+)
+from margin_tasks.sample.collateral import collateral_feed, opening_collateral, restored_collateral
+from margin_tasks.sample.instruments import COLUMNS as INSTRUMENT_COLUMNS
+from margin_tasks.sample.instruments import list_instruments
+from margin_tasks.sample.market import BUSINESS_DATES, EXAMPLES_FOLDER, OPENING_DATE, load_market
+from margin_tasks.sample.prices import fill_order_books, price_instruments, quote_index
+from margin_tasks.sources import FeedDelivery, SourceError
+from margin_tasks.sources.delivery import deliver_typed
+
+SEED = 20260205
+SPEC = "sample"
+SESSION = "EOD"
+MARKS_OBSERVED_SECONDS_BEFORE = 1
+
+
+class SampleSource:
+    """Feeds of 2026-02-04 and 2026-02-05, a real stress day and the day before, with generated books.
+
+    The same feeds have the same bytes on every call, in every process and on every supported version of Python.
+    """
+
+    def __init__(self, examples: Path = EXAMPLES_FOLDER) -> None:
+        self._examples = examples
+        self._feeds: dict[date, dict[str, pd.DataFrame]] = {}
+
+    @property
+    def spec(self) -> str:
+        """The name of the sample on the command line."""
+        return SPEC
+
+    def missing(self, business_date: date, session: str) -> dict[str, str]:
+        """Nothing is ever waited for; a day outside the sample is an error, not a delay."""
+        _refuse_unknown(business_date, session)
+        return {}
+
+    def pull(self, feed: str, *, business_date: date, session: str) -> FeedDelivery:
+        """Deliver one feed.
+
+        Raises:
+            SourceError: The feed, day or session is not part of the sample, or ``examples/`` is not complete.
+        """
+        _refuse_unknown(business_date, session)
+        if feed not in FEEDS:
+            raise SourceError(
+                FailureReason.INVALID_REQUEST, f"there is no feed {feed!r}; the feeds are {', '.join(FEEDS)}"
+            )
+        if business_date not in self._feeds:
+            self._feeds[business_date] = self._build(business_date)
+        return deliver_typed(
+            FEEDS[feed],
+            self._feeds[business_date][feed],
+            source_spec=SPEC,
+            location=f"examples/market/{business_date.isoformat()}",
+        )
+
+    @cached_property
+    def _markets(self) -> dict[date, PricedMarket]:
+        markets = {}
+        for day in (OPENING_DATE, *BUSINESS_DATES):
+            market = load_market(day, examples=self._examples)
+            instruments = list_instruments(market)
+            markets[day] = PricedMarket(
+                market=market, instruments=instruments, prices=price_instruments(instruments, market)
+            )
+        return markets
+
+    @cached_property
+    def _books(self) -> dict[date, dict[str, pd.DataFrame]]:
+        opening = self._markets[OPENING_DATE]
+        positions = add_deals({}, open_book(opening, _stream(1, OPENING_DATE)))
+        balances = opening_collateral(positions, opening)
+        books = {}
+        for day in BUSINESS_DATES:
+            priced = self._markets[day]
+            carried = without_expired(positions, priced)
+            deals = trade_day(carried, priced, _stream(1, day))
+            positions = add_deals(carried, deals)
+            books[day] = {
+                "positions": position_feed(positions, day),
+                "trades": trade_feed(deals, priced, _stream(2, day)),
+                "collateral_balances": collateral_feed(balances, day),
+            }
+            balances = restored_collateral(balances, positions, priced)
+        return books
+
+    def _build(self, business_date: date) -> dict[str, pd.DataFrame]:
+        priced = self._markets[business_date]
+        cutoff_at = priced.market.cutoff_at
+        quotes = quote_index(priced.market, _stream(3, business_date))
+        quotes["observed_at"] = pd.Timestamp(cutoff_at) - pd.to_timedelta(quotes["seconds_before"], unit="s")
+        books = fill_order_books(priced.instruments, priced.prices, _stream(4, business_date))
+        observed_at = cutoff_at - timedelta(seconds=MARKS_OBSERVED_SECONDS_BEFORE)
+        return {
+            "members": member_feed(),
+            "accounts": account_feed(),
+            "instruments": priced.instruments[list(INSTRUMENT_COLUMNS)],
+            "market_prices": self._market_prices(business_date, observed_at),
+            "index_quotes": _of_day(quotes, business_date, quotes["observed_at"]),
+            "price_history": self._price_history(business_date),
+            "order_book_depth": _of_day(books, business_date, observed_at),
+            **self._books[business_date],
+        }
+
+    def _market_prices(self, business_date: date, observed_at: datetime) -> pd.DataFrame:
+        days = (OPENING_DATE, *BUSINESS_DATES)
+        before = self._markets[days[days.index(business_date) - 1]].prices
+        previous = before[["instrument_id", "mark_price", "forward_price", "mark_iv"]].rename(
+            columns={name: f"previous_{name}" for name in ("mark_price", "forward_price", "mark_iv")}
+        )
+        frame = self._markets[business_date].prices.merge(previous, on="instrument_id", how="left", validate="1:1")
+        return _of_day(frame, business_date, observed_at)
+
+    def _price_history(self, business_date: date) -> pd.DataFrame:
+        """Closes known at the cut-off: the close of a day comes at midnight UTC, after it."""
+        wide = pd.read_csv(self._examples / "price_history.csv", dtype={"price_date": str})
+        sources = pd.read_csv(self._examples / "price_history_sources.csv", dtype=str).set_index("asset")
+        long = wide.melt(id_vars="price_date", var_name="asset", value_name="close_price").dropna()
+        long = long[long["price_date"] < business_date.isoformat()]
+        long["price_source"] = long["asset"].map(sources["repository"])
+        long["price_date"] = [date.fromisoformat(text) for text in long["price_date"]]
+        return long.sort_values(["asset", "price_date"], kind="stable", ignore_index=True)
+
+
+def _of_day(frame: pd.DataFrame, business_date: date, observed_at: datetime | pd.Series) -> pd.DataFrame:
+    dated = frame.copy()
+    dated["business_date"] = [business_date] * len(dated)
+    dated["observed_at"] = observed_at
+    dated["observed_at"] = dated["observed_at"].astype("datetime64[us]")
+    return dated
+
+
+def _stream(purpose: int, day: date) -> np.random.Generator:
+    """An independent stream for each purpose and day, so that one does not shift when another draws more."""
+    return np.random.Generator(np.random.PCG64([SEED, purpose, day.toordinal()]))
+
+
+def _refuse_unknown(business_date: date, session: str) -> None:
+    if business_date not in BUSINESS_DATES:
+        available = ", ".join(day.isoformat() for day in BUSINESS_DATES)
+        raise SourceError(
+            FailureReason.NOT_FOUND,
+            f"the sample has no business date {business_date.isoformat()}; it has {available}",
+        )
+    if session != SESSION:
+        raise SourceError(
+            FailureReason.NOT_FOUND, f"the sample has no session {session!r}; it has {SESSION}"
+        )

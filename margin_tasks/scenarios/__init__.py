@@ -1,0 +1,1 @@
+"""Scenarios as data: moves of price and volatility, and how much of each outcome counts."""

@@ -1,0 +1,471 @@
+"""One feed against another: unknown codes, contract terms, quotes, the flat book and what a price is needed for.
+
+Every check works on rows that are still accepted, in an order in which a row that is set aside is missed by the rows
+that refer to it: typed feeds are closed under reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from margin_tasks.contracts.frames import parse_text
+from margin_tasks.contracts.rules import (
+    CLOCK_TOLERANCE_MINUTES,
+    HARD_AGE_HOURS,
+    INDEX_DISPERSION_LIMIT,
+    QUOTE_FEEDS,
+    SOFT_AGE_MINUTES,
+)
+from margin_tasks.contracts.tables import FEEDS, Column
+from margin_tasks.validation.findings import DeliveredFeed, Ledger, Mask
+
+USD = "USD"
+_DAILY_SETTLED = ("future", "perpetual")
+
+Feeds = Mapping[str, DeliveredFeed]
+
+
+def check_between_feeds(feeds: Feeds, ledger: Ledger, *, business_date: date, cutoff_at: datetime,
+                        rulebook_ids: Collection[str] | None) -> None:
+    """Hold the feeds against each other and against the cut-off.
+
+    Args:
+        feeds: delivered feeds by name; those that are missing or not usable are left out of every check.
+        ledger: receives the findings.
+        business_date: the clearing day.
+        cutoff_at: naive UTC instant of the valuation.
+        rulebook_ids: methodologies in force; None leaves the rulebook of an account unchecked.
+    """
+    _check_reference(feeds, ledger, "accounts", "member_id", "members", "unknown_member")
+    _check_rulebooks(feeds, ledger, rulebook_ids)
+    _check_contract_terms(feeds, ledger)
+    _check_expiry(feeds, ledger, cutoff_at)
+    for name in QUOTE_FEEDS:
+        _check_age(feeds, ledger, name, cutoff_at)
+    for name in ("positions", "trades", "collateral_balances"):
+        _check_reference(feeds, ledger, name, "account_id", "accounts", "unknown_account")
+    for name in ("positions", "trades", "market_prices", "order_book_depth"):
+        _check_reference(feeds, ledger, name, "instrument_id", "instruments", "unknown_instrument")
+    _check_option_volatility(feeds, ledger)
+    _check_quotes(feeds, ledger)
+    _check_index_dispersion(feeds, ledger)
+    _check_trades(feeds, ledger, cutoff_at)
+    _check_collateral_prices(feeds, ledger)
+    _check_flat_book(feeds, ledger)
+    _check_prices_of_held(feeds, ledger)
+    _check_index_of_held(feeds, ledger)
+
+
+def _usable(feeds: Feeds, *names: str) -> bool:
+    return all(name in feeds and feeds[name].is_usable for name in names)
+
+
+def _report(ledger: Ledger, feed: DeliveredFeed, rule: str, rows: pd.DataFrame, message: Callable[[Any], str], *,
+            field_name: str | None = None) -> None:
+    """Report the rows (indexed by position in the delivered frame), each with its own message."""
+    ledger.record_rows(
+        feed, rule, rows.index.to_numpy(dtype=np.int64), [message(row) for row in rows.itertuples(index=False)],
+        field_name=field_name,
+    )
+
+
+# --- references ----------------------------------------------------------------------------------------------------
+
+
+def _check_reference(feeds: Feeds, ledger: Ledger, name: str, key: str, target: str, rule: str) -> None:
+    if not _usable(feeds, name, target):
+        return
+    rows = feeds[name].accepted
+    known = feeds[target].accepted[key]
+    delivered = set(feeds[target].column_texts(key))
+    unknown = rows[~rows[key].isin(known)]
+
+    def message(row: Any) -> str:
+        code = getattr(row, key)
+        if code in delivered:
+            return f"{key} {code} was set aside in {target}; correct it there"
+        return f"{key} {code} is not in {target}; add it there or correct it here"
+
+    _report(ledger, feeds[name], rule, unknown, message, field_name=key)
+
+
+def _check_rulebooks(feeds: Feeds, ledger: Ledger, rulebook_ids: Collection[str] | None) -> None:
+    if rulebook_ids is None or not _usable(feeds, "accounts"):
+        return
+    rows = feeds["accounts"].accepted
+    known = ", ".join(sorted(rulebook_ids))
+    _report(
+        ledger, feeds["accounts"], "unknown_rulebook", rows[~rows["rulebook_id"].isin(list(rulebook_ids))],
+        lambda row: f"rulebook {row.rulebook_id} is not in force; choose one of {known}", field_name="rulebook_id",
+    )
+
+
+# --- instruments ---------------------------------------------------------------------------------------------------
+
+
+def _check_contract_terms(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "instruments"):
+        return
+    feed = feeds["instruments"]
+    rows = feed.accepted
+    product = rows["product_type"]
+    is_option, is_dated = product == "option", product.isin(["option", "future"])
+    is_inverse = rows["settlement_style"] == "inverse"
+    breaks: tuple[tuple[str, pd.Series[bool], str], ...] = (
+        ("strike_price", is_option & rows["strike_price"].isna(), "an option needs a strike_price"),
+        ("option_type", is_option & rows["option_type"].isna(), "an option needs an option_type"),
+        ("expiry_at", is_dated & rows["expiry_at"].isna(), "an option or future needs an expiry_at"),
+        ("strike_price", ~is_option & rows["strike_price"].notna(), "only an option has a strike_price"),
+        ("option_type", ~is_option & rows["option_type"].notna(), "only an option has an option_type"),
+        ("expiry_at", ~is_dated & rows["expiry_at"].notna(), "a perpetual or spot has no expiry_at"),
+        ("settlement_style", is_inverse & (product == "spot"), "a spot instrument is linear"),
+        ("settlement_currency", is_inverse & (rows["settlement_currency"] != rows["underlying"]),
+         "an inverse contract settles in its underlying"),
+        ("quote_currency", is_inverse & is_option & (rows["quote_currency"] != rows["underlying"]),
+         "an inverse option is quoted in its underlying"),
+        ("quote_currency", is_inverse & product.isin(_DAILY_SETTLED) & (rows["quote_currency"] != USD),
+         "an inverse future or perpetual is quoted in USD"),
+        ("settlement_currency", ~is_inverse & (rows["settlement_currency"] != rows["quote_currency"]),
+         "a linear contract settles in its quote currency"),
+    )
+    for field_name, is_broken, sentence in breaks:
+        broken = rows[is_broken]
+        ledger.record_rows(
+            feed, "contract_terms", broken.index.to_numpy(dtype=np.int64),
+            [f"instrument {code}: {sentence}; correct the contract master" for code in broken["instrument_id"]],
+            field_name=field_name,
+        )
+
+
+def _check_expiry(feeds: Feeds, ledger: Ledger, cutoff_at: datetime) -> None:
+    if not _usable(feeds, "instruments"):
+        return
+    rows = feeds["instruments"].accepted
+    _report(
+        ledger, feeds["instruments"], "expired_instrument", rows[rows["expiry_at"] <= pd.Timestamp(cutoff_at)],
+        lambda row: f"instrument {row.instrument_id} expired at {row.expiry_at:%Y-%m-%d %H:%M} UTC, not after the "
+                    f"cut-off {cutoff_at:%Y-%m-%d %H:%M}; settle it and leave it out",
+        field_name="expiry_at",
+    )
+
+
+# --- quotes --------------------------------------------------------------------------------------------------------
+
+
+def _check_age(feeds: Feeds, ledger: Ledger, name: str, cutoff_at: datetime) -> None:
+    if not _usable(feeds, name):
+        return
+    feed = feeds[name]
+    rows = feed.accepted
+    age = pd.Timestamp(cutoff_at) - rows["observed_at"]
+
+    def old(limit: str) -> Callable[[Any], str]:
+        return lambda row: (
+            f"the quote is of {row.observed_at:%Y-%m-%d %H:%M:%S} UTC, more than {limit} before the cut-off "
+            f"{cutoff_at:%Y-%m-%d %H:%M}; deliver a fresh one"
+        )
+
+    is_too_old = age > timedelta(hours=HARD_AGE_HOURS)
+    is_old = (age > timedelta(minutes=SOFT_AGE_MINUTES)) & ~is_too_old
+    _report(ledger, feed, "stale_beyond_limit", rows[is_too_old], old(f"{HARD_AGE_HOURS} hours"),
+            field_name="observed_at")
+    _report(ledger, feed, "stale", rows[is_old], old(f"{SOFT_AGE_MINUTES} minutes"), field_name="observed_at")
+    _report(
+        ledger, feed, "after_cut_off", rows[age < -timedelta(minutes=CLOCK_TOLERANCE_MINUTES)],
+        lambda row: f"the quote is of {row.observed_at:%Y-%m-%d %H:%M:%S} UTC, after the cut-off "
+                    f"{cutoff_at:%Y-%m-%d %H:%M}; check the clock of the feed and the cut-off of the run",
+        field_name="observed_at",
+    )
+
+
+def _check_option_volatility(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "market_prices", "instruments"):
+        return
+    rows = feeds["market_prices"].accepted
+    instruments = feeds["instruments"].accepted
+    options = instruments.loc[instruments["product_type"] == "option", "instrument_id"]
+    _report(
+        ledger, feeds["market_prices"], "implied_volatility_missing",
+        rows[rows["instrument_id"].isin(options) & rows["mark_iv"].isna()],
+        lambda row: f"option {row.instrument_id} has no mark_iv; deliver its implied volatility", field_name="mark_iv",
+    )
+
+
+def _check_quotes(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "market_prices"):
+        return
+    rows = feeds["market_prices"].accepted
+    _report(
+        ledger, feeds["market_prices"], "crossed_quotes", rows[rows["bid_price"] > rows["ask_price"]],
+        lambda row: f"{row.instrument_id}: bid {row.bid_price:g} is above ask {row.ask_price:g}; check the quote, the "
+                    "mark is used as delivered",
+        field_name="bid_price",
+    )
+
+
+def _check_index_dispersion(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "index_quotes"):
+        return
+    rows = feeds["index_quotes"].accepted
+    deviation = rows["index_price"] / rows.groupby("asset")["index_price"].transform("median") - 1.0
+    far = rows.assign(deviation=deviation)[deviation.abs() > INDEX_DISPERSION_LIMIT]
+    _report(
+        ledger, feeds["index_quotes"], "index_dispersion", far,
+        lambda row: f"{row.asset} on {row.venue} is {row.deviation:+.2%} from the median of the venues; check the "
+                    "venue",
+        field_name="index_price",
+    )
+
+
+# --- trades --------------------------------------------------------------------------------------------------------
+
+
+def _check_trades(feeds: Feeds, ledger: Ledger, cutoff_at: datetime) -> None:
+    if not _usable(feeds, "trades"):
+        return
+    feed = feeds["trades"]
+    rows = feed.accepted
+    age = pd.Timestamp(cutoff_at) - rows["traded_at"]
+    _report(
+        ledger, feed, "after_cut_off", rows[age < -timedelta(minutes=CLOCK_TOLERANCE_MINUTES)],
+        lambda row: f"trade {row.trade_id} was done after the cut-off {cutoff_at:%Y-%m-%d %H:%M}; check that the "
+                    "positions hold it",
+        field_name="traded_at",
+    )
+    _report(
+        ledger, feed, "before_the_day", rows[age > timedelta(hours=HARD_AGE_HOURS)],
+        lambda row: f"trade {row.trade_id} was done more than {HARD_AGE_HOURS} hours before the cut-off; check that "
+                    "it was not settled the day before",
+        field_name="traded_at",
+    )
+    sides = rows.groupby("trade_id", sort=False)
+    balance = sides["quantity"].transform("sum")
+    is_unmatched = (
+        (balance != 0)
+        | (sides["instrument_id"].transform("nunique") > 1)
+        | (sides["trade_price"].transform("nunique") > 1)
+    )
+    _report(
+        ledger, feed, "trade_sides", rows.assign(balance=balance)[is_unmatched.astype(bool)],
+        lambda row: f"the delivered sides of trade {row.trade_id} differ in instrument or price, or add up to "
+                    f"{row.balance:f} instead of 0; deliver both sides",
+        field_name="quantity",
+    )
+
+
+# --- collateral ----------------------------------------------------------------------------------------------------
+
+
+def _check_collateral_prices(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "collateral_balances", "index_quotes"):
+        return
+    rows = feeds["collateral_balances"].accepted
+    priced = [USD, *feeds["index_quotes"].accepted["asset"].unique()]
+    _report(
+        ledger, feeds["collateral_balances"], "unpriced_asset", rows[~rows["asset"].isin(priced)],
+        lambda row: f"asset {row.asset} has no index quote, so the balance counts for nothing; deliver its price in "
+                    "index_quotes",
+        field_name="asset",
+    )
+
+
+# --- positions -----------------------------------------------------------------------------------------------------
+
+
+def _check_flat_book(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "positions"):
+        return
+    feed = feeds["positions"]
+    rows = feed.accepted
+    totals = rows.groupby("instrument_id")["quantity"].sum()
+    gaps = totals[totals != 0].sort_index()
+    if gaps.empty:
+        return
+    named, quantities = _set_aside_positions(feed)
+    known = set(feeds["instruments"].accepted["instrument_id"]) if _usable(feeds, "instruments") else set()
+    for instrument, gap in gaps.items():
+        # A row that named an instrument that does not exist explains the gap that it would close.
+        strays = {quantity for name, quantity in quantities if name not in known}
+        is_explained = instrument in named or -gap in strays
+        if is_explained:
+            message = (f"positions in {instrument} add up to {gap:f} because rows were set aside; "
+                       "correct them, the accounts concerned are margined conservatively")
+        else:
+            message = (f"positions in {instrument} add up to {gap:f}, not 0; deliver the missing side "
+                       "or correct the quantity")
+        ledger.record_feed(
+            feed.name, "book_gap_explained" if is_explained else "book_not_flat", message,
+            file=feed.delivery.location, field_name="quantity", value=f"{instrument} {gap:f}",
+        )
+
+
+def _set_aside_positions(feed: DeliveredFeed) -> tuple[set[str], list[tuple[str | None, Decimal]]]:
+    """Texts that name an instrument in a set-aside row, and the readable quantities with their instrument."""
+    rows = feed.texts[feed.is_set_aside]
+    named = {name for name in rows["instrument_id"] if name is not None}
+    named |= {cell for problem in feed.delivery.problems for cell in problem.cells}
+    quantities = [
+        (name, quantity)
+        for name, quantity in zip(rows["instrument_id"], feed.typed.loc[rows.index, "quantity"], strict=True)
+        if quantity is not None
+    ]
+    return named, quantities
+
+
+# --- what must be priced -------------------------------------------------------------------------------------------
+
+
+def _held_instruments(feeds: Feeds) -> pd.Series[Any]:
+    """Identifiers of the instruments held or traded, sorted."""
+    codes: set[str] = set()
+    for name in ("positions", "trades"):
+        if _usable(feeds, name):
+            rows = feeds[name].accepted
+            codes |= set(rows.loc[rows["quantity"] != 0, "instrument_id"])
+    return pd.Series(sorted(codes), dtype="str")
+
+
+def _carried_instruments(feeds: Feeds) -> set[str]:
+    """Instruments in which some account carried a position over from the previous day."""
+    columns = ["account_id", "instrument_id", "quantity"]
+    parts = [feeds["positions"].accepted[columns]]
+    if _usable(feeds, "trades"):
+        traded = feeds["trades"].accepted[columns]
+        parts.append(traded.assign(quantity=-traded["quantity"]))
+    previous = pd.concat(parts).groupby(columns[:2])["quantity"].sum()
+    carried = previous[previous != 0]
+    return set(carried.index.get_level_values("instrument_id"))
+
+
+def set_aside_prices(feed: DeliveredFeed) -> pd.DataFrame:
+    """Previous marks and volatilities that can be read from set-aside price rows, by instrument.
+
+    Returns:
+        Index ``instrument_id``; columns ``previous_mark_price`` and ``previous_mark_iv``, NaN where unreadable.
+    """
+    rows = feed.texts[feed.is_set_aside & feed.texts["instrument_id"].notna().to_numpy(dtype=bool)]
+    rows = rows.drop_duplicates("instrument_id").set_index("instrument_id")
+    fields = {column.name: column for column in FEEDS["market_prices"].columns}
+    readable = {}
+    for name in ("previous_mark_price", "previous_mark_iv"):
+        values = parse_text(rows[name].to_numpy(dtype=object), fields[name]).typed.astype(np.float64)
+        readable[name] = np.where(_is_in_range(values, fields[name]), values, np.nan)
+    return pd.DataFrame(readable, index=rows.index)
+
+
+def _is_in_range(values: Any, column: Column) -> Mask:
+    field = column.field
+    low = -np.inf if field.minimum is None else field.minimum
+    high = np.inf if field.maximum is None else field.maximum
+    is_above = values > low if field.is_minimum_exclusive else values >= low
+    return np.asarray(is_above & (values <= high), dtype=bool)
+
+
+def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "instruments", "positions", "market_prices"):
+        return
+    feed = feeds["market_prices"]
+    prices = feed.accepted
+    instruments = feeds["instruments"].accepted.set_index("instrument_id")
+    held = set(_held_instruments(feeds))
+    listed = pd.Series(instruments.index)
+    unpriced = listed[~listed.isin(prices["instrument_id"])]
+    previous = set_aside_prices(feed)
+    lines = _delivered_rows(feed)
+    quoted = prices.loc[prices["mark_iv"].notna(), "instrument_id"]
+    has_smile = set(zip(instruments.loc[quoted, "underlying"], instruments.loc[quoted, "expiry_at"], strict=True))
+    for instrument in unpriced.sort_values():
+        file, row = lines.get(instrument, (feed.delivery.location, 0))
+        if instrument not in held:
+            ledger.record_feed(
+                feed.name, "instrument_without_price",
+                f"instrument {instrument} has no accepted price; nobody holds it, deliver one all the same",
+                file=file, row=row, field_name="mark_price", value=instrument,
+            )
+            continue
+        terms = instruments.loc[instrument]
+        mark, volatility = previous.reindex([instrument]).iloc[0]
+        smile = (terms["underlying"], terms["expiry_at"]) in has_smile
+        if terms["product_type"] == "option" and not smile and (np.isnan(mark) or np.isnan(volatility)):
+            ledger.record_feed(
+                feed.name, "price_unavailable",
+                f"option {instrument} is held and has no price, no previous mark with its volatility and no other "
+                "option of its expiry to derive one from; deliver its price",
+                file=file, row=row, field_name="mark_price", value=instrument,
+            )
+            continue
+        stand_in = "a model price" if np.isnan(mark) else f"its previous mark {mark:g}"
+        ledger.record_feed(
+            feed.name, "held_without_price",
+            f"instrument {instrument} is held and has no accepted price; {stand_in} stands in and its holders are "
+            "margined conservatively; deliver its price",
+            file=file, row=row, field_name="mark_price", value=instrument,
+        )
+    has_previous = set(prices.loc[prices["previous_mark_price"].notna(), "instrument_id"])
+    has_previous |= set(previous.index[previous["previous_mark_price"].notna()])
+    daily_settled = set(instruments.index[instruments["product_type"].isin(_DAILY_SETTLED)])
+    for instrument in sorted((_carried_instruments(feeds) & daily_settled) - has_previous):
+        file, row = lines.get(instrument, (feed.delivery.location, 0))
+        ledger.record_feed(
+            feed.name, "carried_without_mark",
+            f"{instrument} was carried over from the previous day and has no previous_mark_price to settle from; "
+            "deliver it",
+            file=file, row=row, field_name="previous_mark_price", value=instrument,
+        )
+
+
+def _delivered_rows(feed: DeliveredFeed) -> dict[str, tuple[str, int]]:
+    """File and row of each instrument's first price row, whether accepted or set aside."""
+    names = feed.column_texts("instrument_id")
+    return {
+        name: (file, int(row))
+        for name, file, row in zip(names[::-1], feed.files[::-1], feed.rows[::-1], strict=True) if name is not None
+    }
+
+
+def _check_index_of_held(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "instruments", "positions", "index_quotes"):
+        return
+    feed = feeds["index_quotes"]
+    instruments = feeds["instruments"].accepted
+    held = instruments[instruments["instrument_id"].isin(_held_instruments(feeds))]
+    needed = set(held["underlying"]) | set(held["settlement_currency"])
+    for asset in sorted(needed - set(feed.accepted["asset"]) - {USD}):
+        is_user = (held["underlying"] == asset) | (held["settlement_currency"] == asset)
+        example = held.loc[is_user, "instrument_id"].iloc[0]
+        ledger.record_feed(
+            feed.name, "index_unavailable",
+            f"no accepted index quote of {asset}, which {int(is_user.sum())} instruments held or traded need "
+            f"(such as {example}); deliver at least one venue",
+            file=feed.delivery.location, field_name="asset", value=asset,
+        )
+
+
+# --- accounts that are margined conservatively ---------------------------------------------------------------------
+
+
+def flagged_accounts(feeds: Feeds, quarantine: pd.DataFrame, unpriced: Collection[str]) -> tuple[str, ...]:
+    """Accounts whose requirement cannot be trusted: a row of theirs was set aside, or they hold an unpriced instrument.
+
+    Args:
+        feeds: delivered feeds.
+        quarantine: rows that were set aside.
+        unpriced: instruments held without an accepted price.
+    """
+    concerned = quarantine[quarantine["feed"].isin(["accounts", "positions", "trades", "collateral_balances"])]
+    named: set[str] = set()
+    for text in concerned["raw_row"]:
+        account = json.loads(text).get("account_id")
+        if account is not None:
+            named.add(account)
+    if _usable(feeds, "positions"):
+        positions = feeds["positions"].accepted
+        named |= set(positions.loc[positions["instrument_id"].isin(list(unpriced)), "account_id"])
+    return tuple(sorted(named))
