@@ -1,4 +1,4 @@
-"""# Clearing day
+"""# Clearing day.
 
 **What.** Carries one clearing day from raw feeds to margin calls: pull, gate, load, value, margin, reconcile, call,
 publish, seal. One run is one business date and session; a second run of the same date supersedes the first.
@@ -10,7 +10,8 @@ are triggered by hand have no key and give the parameter `business_date`. Never 
 run's workspace -> `lake.risk` -> marts -> reconciliation by two roads -> notices and the day report -> manifest.
 A broken fail-rule stops the run before any figure exists; a failed run leaves no figures in the lake.
 
-**Who is called.** The margin operations desk; every failure names its reason, and the operations runbook says what to do.
+**Who is called.** The margin operations desk; every failure names its reason, and the operations runbook says what
+to do.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from margin_tasks.pipeline.airflow_runtime import LAKE_POOL, USERS
 def migrate_metadata() -> None:
     """Bring Airflow's metadata database to this version and give the lake its pool of one slot."""
     subprocess.run(["airflow", "db", "migrate"], check=True)  # noqa: S607 - the image's own command
-    subprocess.run(
+    subprocess.run(  # noqa: S603 - fixed arguments
         ["airflow", "pools", "set", LAKE_POOL, "1", "One task at a time works on the lake."],  # noqa: S607
         check=True,
     )

@@ -405,19 +405,17 @@ def _to_arrow_column(frame: pd.DataFrame, table: Table, column: Column) -> pa.Ar
             return pa.array(floats, type=pa.float64(), mask=is_empty)
         decimals = _with_location(frame, table, column, lambda: decimal_array(np.where(is_empty, 0.0, floats)))
         return _with_nulls(decimals, is_empty)
+    cells: Any = series.to_numpy(dtype=object)
+    if kind is Kind.DECIMAL:
+        cells = [_quantised_cell(frame, table, column, position, cell) for position, cell in enumerate(cells)]
     if not column.is_nullable and is_empty.any():
         raise _cell_error(frame, table, column, int(np.argmax(is_empty)), "is empty", FailureReason.CONTRACT_BROKEN)
-    cells: Any
-    if kind is Kind.DECIMAL:
-        cells = [_quantised_cell(frame, table, column, position, cell)
-                 for position, cell in enumerate(series.to_numpy(dtype=object))]
-    elif kind is Kind.TIMESTAMP:
-        cells = series.to_numpy(dtype="datetime64[us]")
-    else:
-        cells = series.to_numpy(dtype=object)
-    return _with_location(
-        frame, table, column, lambda: pa.array(cells, type=arrow_type(column), mask=is_empty, from_pandas=True)
-    )
+
+    def build() -> pa.Array:
+        values = series.to_numpy(dtype="datetime64[us]") if kind is Kind.TIMESTAMP else cells
+        return pa.array(values, type=arrow_type(column), mask=is_empty, from_pandas=True)
+
+    return _with_location(frame, table, column, build)
 
 
 def _quantised_cell(frame: pd.DataFrame, table: Table, column: Column, position: int, cell: Any) -> Decimal | None:
@@ -450,7 +448,7 @@ def _with_nulls(array: pa.Array, is_empty: npt.NDArray[np.bool_]) -> pa.Array:
 def _with_location(frame: pd.DataFrame, table: Table, column: Column, build: Callable[[], pa.Array]) -> pa.Array:
     try:
         return build()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ContractError) as error:
+    except (ValueError, TypeError, ContractError) as error:
         detail = error.message if isinstance(error, ContractError) else str(error)
         raise ContractError(
             FailureReason.CONTRACT_BROKEN,

@@ -75,7 +75,7 @@ def noise_to(log_file: Path) -> Iterator[TextIO]:
 def prepare_metadata(here: Settings) -> None:
     """Make Airflow's metadata database and the one-slot pool of the lake when they are not there yet."""
     from airflow.models.pool import Pool
-    from airflow.utils.db import check_migrations, initdb, upgradedb
+    from airflow.utils.db import initdb, upgradedb
     from airflow.utils.session import create_session
 
     (here.home / "airflow").mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,6 @@ def prepare_metadata(here: Settings) -> None:
         initdb()
     elif marker.read_text(encoding="utf-8") != airflow_version:
         upgradedb()
-        check_migrations(60)
     with create_session() as session:
         Pool.create_or_update_pool(
             LAKE_POOL, slots=1, description="One task at a time works on the lake.", include_deferred=False,

@@ -12,7 +12,7 @@ import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -23,12 +23,27 @@ from margin_tasks.pipeline.settings import Settings, settings
 
 EXIT_USAGE = 64
 
-_home = click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Folder of lake, runs, outbox and reports [default: var in the project, or MARGIN_HOME].")
+_home = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of lake, runs, outbox and reports [default: var in the project, or MARGIN_HOME].",
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _date = click.option("--date", "business_date", required=True, metavar="YYYY-MM-DD", help="Business date.")
 _session = click.option("--session", default="EOD", show_default=True, help="EOD, or ITD-nn.")
-_source = click.option("--source", default="sample", show_default=True, help="sample, files:DIR, files:s3://bucket/prefix, sql:URL or sql:env:VARIABLE.")
-_cut_off = click.option("--cut-off", default=EOD_CUT_OFF, show_default=True, metavar="HH:MM", help="When the day's prices are taken, UTC.")
+_source = click.option(
+    "--source",
+    default="sample",
+    show_default=True,
+    help="sample, files:DIR, files:s3://bucket/prefix, sql:URL or sql:env:VARIABLE.",
+)
+_cut_off = click.option(
+    "--cut-off",
+    default=EOD_CUT_OFF,
+    show_default=True,
+    metavar="HH:MM",
+    help="When the day's prices are taken, UTC.",
+)
 
 
 def main() -> None:
@@ -69,9 +84,16 @@ def _at_home(home: Path | None) -> Settings:
 @_session
 @_source
 @_cut_off
-@click.option("--wait", "wait_seconds", type=click.FloatRange(min=0), help="Seconds to wait for feeds that are not complete [default: 60, or MARGIN_FEED_WAIT_SECONDS].")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for feeds that are not complete [default: 60, or MARGIN_FEED_WAIT_SECONDS].",
+)
 @_home
-def run(business_date: str, session: str, source: str, cut_off: str, wait_seconds: float | None, home: Path | None) -> int:
+def run(
+    business_date: str, session: str, source: str, cut_off: str, wait_seconds: float | None, home: Path | None
+) -> int:
     """Run a clearing day on Airflow, from feeds to margin calls."""
     from margin_tasks.pipeline.run_command import run_day
 
@@ -99,14 +121,22 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
     entry = runs[run_id]
     superseded = [other for other, values in runs.items() if values["superseded_by"] == run_id]
     currency = summary["currency"]
+    conservative = summary["conservative_accounts"]
     place = f"{entry['business_date']}/{entry['session']}/{run_id}"
     lines = [
         ("Run", f"{run_id}  ({entry['business_date']} {entry['session']}, {entry['source']})"),
-        ("Accounts", f"{summary['accounts']}" + (f", {summary['conservative_accounts']} margined conservatively" if summary["conservative_accounts"] else "")),
+        ("Accounts", f"{summary['accounts']}" + (f", {conservative} margined conservatively" if conservative else "")),
         ("Requirement", _money(summary["initial_margin"], currency)),
-        *((f"  if all {method['rulebook_id']}", _money(method["initial_margin"], currency)) for method in summary["methods"]),
+        *(
+            (f"  if all {method['rulebook_id']}", _money(method["initial_margin"], currency))
+            for method in summary["methods"]
+        ),
         ("Collateral", f"{_money(summary['collateral_value'], currency)} after haircut"),
-        ("Calls", f"{summary['calls']}, {_money(summary['call_amount'], currency)}" + (f", due from {summary['due_at']:%Y-%m-%d %H:%M} UTC" if summary["calls"] else "")),
+        (
+            "Calls",
+            f"{summary['calls']}, {_money(summary['call_amount'], currency)}"
+            + (f", due from {summary['due_at']:%Y-%m-%d %H:%M} UTC" if summary["calls"] else ""),
+        ),
         ("Quarantine", f"{entry['quarantined_rows']} rows"),
         ("Content hash", entry["content_hash"]),
         ("Day report", _shown(here.home / "reports" / place / "day_report.html")),
@@ -137,10 +167,12 @@ def validate(business_date: str, session: str, source: str, cut_off: str, as_jso
         _print_json(report)
     else:
         for feed in report["feeds"]:
-            click.echo(f"{feed['feed']:<22}{feed['rows']:>8} rows, {feed['accepted_rows']:>8} accepted  {feed['sha256'][:12]}")
+            counts = f"{feed['rows']:>8} rows, {feed['accepted_rows']:>8} accepted"
+            click.echo(f"{feed['feed']:<22}{counts}  {feed['sha256'][:12]}")
         for finding in report["findings"]:
             place = f"{finding['file']}:{finding['row']}" if finding["row"] else finding["file"]
-            click.echo(f"{finding['action']:<12}{finding['rule']:<28}{place}  {finding['field'] or ''}\n            {finding['message']}")
+            click.echo(f"{finding['action']:<12}{finding['rule']:<28}{place}  {finding['field'] or ''}")
+            click.echo(f"            {finding['message']}")
         verdict = "accepted" if report["accepted"] else "refused"
         click.echo(f"{verdict}: {len(report['findings'])} findings, {report['quarantined_rows']} rows quarantined")
     return 0 if report["accepted"] else 2
@@ -159,7 +191,7 @@ def runs(as_json: bool, home: Path | None) -> int:
         with lake(here, holder="runs", is_read_only=True) as opened:
             found = list_runs(opened)
     except MarginError as error:
-        if error.reason != FailureReason.LAKE_EMPTY:
+        if error.reason != FailureReason.NOT_FOUND:
             raise
         found = []
     if as_json:
@@ -169,8 +201,11 @@ def runs(as_json: bool, home: Path | None) -> int:
         click.echo("no runs yet: make run, or margin run --date YYYY-MM-DD")
     for entry in found:
         state = entry["status"] if entry["superseded_by"] is None else "superseded"
-        detail = entry["failure_reason"] or f"{entry['accounts']} accounts, {entry['calls']} calls, {(entry['content_hash'] or '')[:12]}"
-        click.echo(f"{entry['run_id']}  {entry['business_date']} {entry['session']:<7}{state:<12}{entry['started_at']:%Y-%m-%d %H:%M:%S}  {detail}")
+        detail = entry["failure_reason"] or ""
+        if entry["status"] == "published":
+            detail = f"{entry['accounts']} accounts, {entry['calls']} calls, {entry['content_hash'][:12]}"
+        day = f"{entry['business_date']} {entry['session']:<7}"
+        click.echo(f"{entry['run_id']}  {day}{state:<12}{entry['started_at']:%Y-%m-%d %H:%M:%S}  {detail}".rstrip())
     return 0
 
 
@@ -210,7 +245,8 @@ def _print_statement(statement: dict[str, Any]) -> None:
         click.echo(f"  {name:<44}{_money(amount, currency):>24}  {note}".rstrip())
 
     of = statement["run"]
-    click.echo(f"Account {statement['account_id']} of member {statement['member_id']}, {of['business_date']} {of['session']}, run {of['run_id']}")
+    click.echo(f"Account {statement['account_id']} of member {statement['member_id']}")
+    click.echo(f"{of['business_date']} {of['session']}, run {of['run_id']}")
     if statement["is_conservative"]:
         click.echo("  A figure could not be computed as usual; the conservative treatment stands in.")
     for margin_type in ("initial", "maintenance"):
@@ -221,7 +257,9 @@ def _print_statement(statement: dict[str, Any]) -> None:
         line("requirement", statement[f"{margin_type}_margin"])
     click.echo("\nEquity")
     for row in statement["collateral"]:
-        line(f"{row['quantity'].normalize():f} {row['asset']}", row["collateral_value"], f"haircut {row['haircut']:.1%}")
+        line(
+            f"{row['quantity'].normalize():f} {row['asset']}", row["collateral_value"], f"haircut {row['haircut']:.1%}"
+        )
     line("net option value", statement["net_option_value"])
     line("settlement of the day", statement["settlement_amount"])
     line("equity", statement["equity"])
@@ -229,7 +267,8 @@ def _print_statement(statement: dict[str, Any]) -> None:
     line("deficit", statement["deficit"])
     line("excess", statement["excess"])
     for row in statement["calls"]:
-        click.echo(f"\nMargin call {row['call_id']}: {_money(row['call_amount'], row['currency'])} due {row['due_at']:%Y-%m-%d %H:%M} UTC ({row['call_status']})")
+        due = f"due {row['due_at']:%Y-%m-%d %H:%M} UTC ({row['call_status']})"
+        click.echo(f"\nMargin call {row['call_id']}: {_money(row['call_amount'], row['currency'])} {due}")
     if not statement["calls"]:
         click.echo("\nNo margin call.")
     click.echo("\nThe same account under the other rulebooks")
@@ -271,7 +310,7 @@ def query(sql: str, as_json: bool, home: Path | None) -> int:
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
 @click.option("--date", "business_date", default="2026-02-05", show_default=True, metavar="YYYY-MM-DD")
-def export_sample(directory: Path, file_format: str, business_date: str) -> int:
+def export_sample(directory: Path, file_format: Literal["csv", "parquet"], business_date: str) -> int:
     """Write the sample as a landing folder, one file for each feed, to be read with --source files:DIR."""
     from margin_tasks.pipeline.feed_source import feed_source
     from margin_tasks.pipeline.run import checked_business_date

@@ -40,7 +40,7 @@ from margin_tasks.risk.arrays import (
     risk_arrays_from_frame,
     scenarios_frame,
 )
-from margin_tasks.risk.positions import Positions, positions_from_frames
+from margin_tasks.risk.positions import Positions, positions_from_frames, refuse_oversized
 from margin_tasks.risk.settlement import Settlement, settle
 from margin_tasks.rulebooks.exposure import ContractFigures
 from margin_tasks.rulebooks.registry import rulebook_in_force, rulebooks_in_force
@@ -134,6 +134,9 @@ def margin(
         unknown=_named(refused_rows(quarantine, feed="positions"), ("account_id", "instrument_id")),
         account_ids=account_ids,
         instruments=market.instruments,
+    )
+    refuse_oversized(
+        positions, notional_usd=values.notional_usd, instruments=market.instruments, account_ids=account_ids
     )
     settlement = settle(positions, market=market, notional_usd=values.notional_usd)
     doubt = _doubt(account_ids, quarantine=quarantine, positions=positions, market=market)

@@ -25,7 +25,7 @@ def without_secret(spec: str) -> str:
 
 @lru_cache(maxsize=4)
 def feed_source(spec: str) -> Source:
-    """Return the source that a spec names: ``sample``, ``files:DIR``, ``files:s3://...``, ``sql:URL``, ``sql:env:NAME``.
+    """Return the source of a spec: ``sample``, ``files:DIR``, ``files:s3://...``, ``sql:URL`` or ``sql:env:NAME``.
 
     Raises:
         MarginError: UNKNOWN_SOURCE for any other text, or an environment variable that is not set.

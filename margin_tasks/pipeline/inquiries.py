@@ -33,8 +33,6 @@ order by started_at, run_id
 
 def list_runs(opened: Lake) -> list[dict[str, Any]]:
     """Return every run, oldest first; a published run names the run that superseded it."""
-    if "run_events" not in opened.table_names("audit"):
-        return []
     runs: list[dict[str, Any]] = opened.query(_RUNS).to_pylist()
     return runs
 
@@ -75,7 +73,7 @@ def account_statement(opened: Lake, *, run: dict[str, Any], account_id: str) -> 
         raise MarginError(
             FailureReason.NOT_FOUND,
             f"run {run['run_id']} of {run['business_date']} {run['session']} has no account {account_id}; "
-            "margin query \"select account_id from risk.account_margin\" lists them",
+            "the table risk.account_margin lists its accounts",
         )
     own = margins[0]["rulebook_id"]
     components = rows(

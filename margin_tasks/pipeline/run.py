@@ -32,6 +32,7 @@ class Run(BaseModel):
     lock_hash: str
     parameter_set_id: str
     feed_wait_seconds: float
+    runner: str
 
     @field_validator("session")
     @classmethod
@@ -83,5 +84,7 @@ def cut_off_at(business_date: date, clock: str = EOD_CUT_OFF) -> datetime:
     try:
         at = time.fromisoformat(clock)
     except ValueError:
-        raise MarginError(FailureReason.INVALID_REQUEST, f"cut-off {clock!r} is not a time: give HH:MM in UTC") from None
+        raise MarginError(
+            FailureReason.INVALID_REQUEST, f"cut-off {clock!r} is not a time: give HH:MM in UTC"
+        ) from None
     return datetime.combine(business_date, at)

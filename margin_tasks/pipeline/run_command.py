@@ -16,7 +16,7 @@ from typing import Any
 from margin_tasks.audit.identity import new_run_id
 from margin_tasks.contracts.failures import FailureReason, MarginError, exit_code
 from margin_tasks.pipeline import airflow_runtime
-from margin_tasks.pipeline.feed_source import without_secret
+from margin_tasks.pipeline.feed_source import feed_source, without_secret
 from margin_tasks.pipeline.progress import progress_to, say
 from margin_tasks.pipeline.run import checked_business_date, checked_session
 from margin_tasks.pipeline.settings import Settings
@@ -47,20 +47,22 @@ def run_day(
         MarginError: for a request that cannot become a run (date, session, source, home busy).
     """
     day = checked_business_date(business_date)
-    conf = {
+    run_id = new_run_id()
+    conf: dict[str, Any] = {
         "business_date": day.isoformat(),
         "session": checked_session(session),
         "source": without_secret(source),
         "cut_off": cut_off,
         "feed_wait_seconds": feed_wait_seconds,
-        "run_id": new_run_id(),
+        "run_id": run_id,
     }
-    folder = here.home / "runs" / conf["business_date"] / conf["session"] / conf["run_id"]
+    feed_source(conf["source"])  # a source that does not exist is refused before Airflow is started for it
+    folder = here.home / "runs" / day.isoformat() / session / run_id
     os.environ.update(airflow_runtime.airflow_environment(here))
-    log_file = here.home / "airflow" / "logs" / f"run-{conf['run_id']}.log"
+    log_file = here.home / "airflow" / "logs" / f"run-{run_id}.log"
     with airflow_runtime.noise_to(log_file) as person, progress_to(person):
         say(f"clearing day {day} {session} under {here.home}", waiting_for="another run to end")
-        with _turn(here, conf["run_id"], day):
+        with _turn(here, run_id, day):
             started = time.perf_counter()
             say("starting Airflow", waiting_for="Airflow is starting")
             airflow_runtime.prepare_metadata(here)
@@ -68,7 +70,7 @@ def run_day(
             failure = None if state == "success" else _failure_of(folder, log_file)
             elapsed_seconds = time.perf_counter() - started
             say("done" if failure is None else "stopped")
-    return RunOutcome(conf["run_id"], folder, log_file, failure, elapsed_seconds)
+    return RunOutcome(run_id, folder, log_file, failure, elapsed_seconds)
 
 
 def _failure_of(folder: Path, log_file: Path) -> tuple[FailureReason, str]:
@@ -96,7 +98,7 @@ def _turn(here: Settings, run_id: str, day: date) -> Iterator[None]:
                 if waited > here.lake_wait_seconds:
                     raise MarginError(
                         FailureReason.LAKE_BUSY,
-                        f"{_holder(path)} did not end within {here.lake_wait_seconds:.0f} s; stop it or wait, then run again",
+                        f"{_holder(path)} did not end within {here.lake_wait_seconds:.0f} s; stop it, then run again",
                     ) from None
                 if waited >= next_line:
                     say(f"waiting for {_holder(path)} to end ({waited:.0f} s)")

@@ -18,12 +18,19 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MARGIN_", frozen=True)
 
-    home: Path = Field(PROJECT_ROOT / "var", description="Folder of lake, workspaces, outbox, reports and Airflow's own files.")
-    lake_catalog: str | None = Field(None, description="DuckLake catalog; default a DuckDB file under the home. Scaled: postgres:dbname=... host=...")
-    lake_data: str | None = Field(None, description="Where the lake's Parquet files go; default a folder under the home. Scaled: s3://bucket/prefix")
-    lake_wait_seconds: float = Field(900.0, description="How long a stage waits for another process to let go of the lake.")
+    home: Path = Field(PROJECT_ROOT / "var", description="Lake, workspaces, outbox, reports and Airflow's own files.")
+    lake_catalog: str | None = Field(
+        None, description="DuckLake catalog: a DuckDB file under the home, or postgres:dbname=... host=... when scaled."
+    )
+    lake_data: str | None = Field(
+        None,
+        description="Where the lake's Parquet files go: a folder under the home, or s3://bucket/prefix when scaled.",
+    )
+    lake_wait_seconds: float = Field(900.0, description="How long a stage waits for another process on the lake.")
     feed_wait_seconds: float = Field(60.0, description="How long a run waits for feeds that are not delivered yet.")
-    account_partitions: int = Field(4, ge=1, description="Into how many tasks the accounts are divided; figures do not depend on it.")
+    account_partitions: int = Field(
+        4, ge=1, description="Into how many tasks the accounts are divided; figures do not depend on it."
+    )
     house_name: str = Field("Clearing House (sample)", description="The clearing house, as documents name it.")
     sender_email: str = Field("margin@clearing.example", description="Address that notices are sent from.")
     contact_email: str = Field("margin-desk@clearing.example", description="Whom a margin notice names for questions.")

@@ -50,26 +50,29 @@ def _stage(run: Run, name: str, *, waiting_for: str) -> Iterator[None]:
     """Time a stage, and keep the reason when it fails."""
     workspace = _workspace(run)
     started = time.perf_counter()
-    say(f"{name}", waiting_for=waiting_for)
+    say(name, waiting_for=waiting_for)
     try:
         yield
     except MarginError as error:
         workspace.write_json("failure", {"stage": name, "reason": error.reason, "message": error.message})
         raise
     elapsed = time.perf_counter() - started
-    workspace.write_json(f"stages/{name}", {"stage": name, "elapsed_seconds": elapsed, "recorded_at": _now().isoformat()})
+    record = {"stage": name, "elapsed_seconds": elapsed, "recorded_at": _now().isoformat()}
+    workspace.write_json(f"stages/{name}", record)
 
 
 def _references(written: Mapping[str, FileReference]) -> Reference:
     return {name: reference.model_dump() for name, reference in written.items()}
 
 
-def _read_frames(workspace: Workspace, references: Mapping[str, Any], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+def _read_tables(workspace: Workspace, references: Reference, names: Sequence[str]) -> dict[str, pa.Table]:
+    return {name: workspace.read_table(FileReference.model_validate(references[name])) for name in names}
+
+
+def _read_frames(workspace: Workspace, references: Reference, names: Sequence[str]) -> dict[str, pd.DataFrame]:
     registry = {**FEEDS, **VALIDATION, **RISK}
-    return {
-        name: from_arrow(workspace.read_table(FileReference.model_validate(references[name])), registry[name])
-        for name in names
-    }
+    tables = _read_tables(workspace, references, names)
+    return {name: from_arrow(table, registry[name]) for name, table in tables.items()}
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
@@ -107,6 +110,8 @@ def open_run(
         lock_hash=lock_hash(PROJECT_ROOT),
         parameter_set_id=parameter_set_id(day),
         feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
+        # The command line gives its runs their identity; a run of the scheduler gives itself one.
+        runner="scheduler" if run_id is None else "command line",
     )
     with _stage(run, "open", waiting_for="opening the run"):
         say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")
@@ -115,8 +120,11 @@ def open_run(
             for left_behind in _left_behind(opened, run):
                 opened.discard(left_behind)
                 _append_event(
-                    opened, left_behind, "abandoned",
-                    reason=FailureReason.INTERRUPTED, message="its process ended before the run did; run the day again",
+                    opened,
+                    left_behind,
+                    "abandoned",
+                    reason=FailureReason.INTERRUPTED,
+                    message="its process ended before the run did; run the day again",
                 )
                 say(f"run {left_behind.run_id} was interrupted: marked abandoned, its figures are taken back")
             _append_event(opened, run, "running")
@@ -124,18 +132,17 @@ def open_run(
 
 
 def _left_behind(opened: Lake, run: Run) -> list[Run]:
-    """Runs that began here and never ended. One run at a time is on its way in a home, so all others are dead."""
-    if "run_events" not in opened.table_names("audit"):
-        return []
-    begun = opened.query(
-        "select run_id from audit.run_events group by run_id having max(status <> 'running') = false and run_id <> ?",
-        [run.run_id],
-    )
-    left_behind = []
-    for run_id in begun["run_id"].to_pylist():
-        for path in (settings().home / "runs").glob(f"*/*/{run_id}/run.json"):
-            left_behind.append(Run.model_validate_json(path.read_text(encoding="utf-8")))
-    return left_behind
+    """Return runs of the same runner that began and never ended.
+
+    The command line has one run at a time on its way in a home, and so has the scheduler: those are dead.
+    """
+    begun = opened.query("select run_id from audit.runs where status = 'running' and run_id <> ?", [run.run_id])
+    found = [
+        Run.model_validate_json(path.read_text(encoding="utf-8"))
+        for run_id in begun["run_id"].to_pylist()
+        for path in (settings().home / "runs").glob(f"*/*/{run_id}/run.json")
+    ]
+    return [other for other in found if other.runner == run.runner]
 
 
 def _append_event(
@@ -170,7 +177,9 @@ def _append_event(
     frame = pd.DataFrame([event])
     frame["recorded_at"] = frame["recorded_at"].astype("datetime64[us]")
     opened.append(
-        run, schema="audit", tables={"run_events": to_arrow(frame, AUDIT["run_events"])},
+        run,
+        schema="audit",
+        tables={"run_events": to_arrow(frame, AUDIT["run_events"])},
         message=f"run {run.run_id} is {status}",
     )
 
@@ -196,7 +205,7 @@ def feeds_are_complete(reference: Reference) -> bool:
     with _stage(run, "await feeds", waiting_for="late feeds"):
         raise MarginError(
             FailureReason.FEED_MISSING,
-            f"not delivered within {run.feed_wait_seconds:.0f} s: {reasons}; deliver what is missing and run the day again",
+            f"not delivered within {run.feed_wait_seconds:.0f} s: {reasons}; deliver them and run the day again",
         )
 
 
@@ -257,6 +266,7 @@ def load_inputs(reference: Reference, gated: Reference, deliveries: Sequence[Ref
     run = Run.of(reference)
     workspace = _workspace(run)
     with _stage(run, "load inputs", waiting_for="loading the feeds into the lake"):
+        pulled_at = pd.to_datetime([delivery["pulled_at"] for delivery in deliveries])
         inputs = pd.DataFrame(
             {
                 "run_id": run.run_id,
@@ -264,14 +274,18 @@ def load_inputs(reference: Reference, gated: Reference, deliveries: Sequence[Ref
                 "location": [delivery["location"] for delivery in deliveries],
                 "sha256": [delivery["sha256"] for delivery in deliveries],
                 "row_count": [delivery["row_count"] for delivery in deliveries],
-                "recorded_at": pd.to_datetime([delivery["pulled_at"] for delivery in deliveries]).astype("datetime64[us]"),
+                "recorded_at": pulled_at.astype("datetime64[us]"),
             }
         )
-        tables = {name: workspace.read_table(FileReference.model_validate(gated[name])) for name in (*FEEDS, *VALIDATION)}
+        tables = _read_tables(workspace, gated, (*FEEDS, *VALIDATION))
         with lake(settings(), holder=f"run {run.run_id}: load inputs") as opened:
             opened.commit(run, schema="raw", tables=tables, message=f"feeds of run {run.run_id}")
-            opened.append(run, schema="audit", tables={"run_inputs": to_arrow(inputs, AUDIT["run_inputs"])},
-                          message=f"inputs of run {run.run_id}")
+            opened.append(
+                run,
+                schema="audit",
+                tables={"run_inputs": to_arrow(inputs, AUDIT["run_inputs"])},
+                message=f"inputs of run {run.run_id}",
+            )
 
 
 def build_models(reference: Reference, tag: str) -> None:
@@ -346,9 +360,9 @@ def load_figures(reference: Reference, valued: Reference, margined: Sequence[Ref
     run = Run.of(reference)
     workspace = _workspace(run)
     with _stage(run, "load figures", waiting_for="loading the figures into the lake"):
-        tables = {name: workspace.read_table(FileReference.model_validate(valued[name])) for name in VALUED_TABLES}
+        tables = _read_tables(workspace, valued, VALUED_TABLES)
         for name in sorted(set(RISK) - set(VALUED_TABLES)):
-            parts = [workspace.read_table(FileReference.model_validate(part[name])) for part in margined]
+            parts = [_read_tables(workspace, part, [name])[name] for part in margined]
             whole = pa.concat_tables(parts)
             tables[name] = whole.sort_by([(column, "ascending") for column in RISK[name].key])
         with lake(settings(), holder=f"run {run.run_id}: load figures") as opened:
@@ -434,7 +448,10 @@ def seal(reference: Reference, deliveries: Sequence[Reference], published: Refer
     """Hash what was published, write the manifest, and let the run supersede the one before."""
     run = Run.of(reference)
     workspace = _workspace(run)
-    with _stage(run, "seal", waiting_for="sealing the run"), lake(settings(), holder=f"run {run.run_id}: seal") as opened:
+    with (
+        _stage(run, "seal", waiting_for="sealing the run"),
+        lake(settings(), holder=f"run {run.run_id}: seal") as opened,
+    ):
         outputs = published_tables(
             {
                 f"{schema}.{name}": opened.query(
@@ -463,8 +480,13 @@ def seal(reference: Reference, deliveries: Sequence[Reference], published: Refer
             message=f"outputs of run {run.run_id}",
         )
         _append_event(
-            opened, run, "published", content=content, accounts=rows["risk.account_margin"],
-            calls=rows["risk.margin_calls"], quarantined_rows=_quarantined_rows(workspace),
+            opened,
+            run,
+            "published",
+            content=content,
+            accounts=rows["risk.account_margin"],
+            calls=rows["risk.margin_calls"],
+            quarantined_rows=_quarantined_rows(workspace),
         )
         manifest = {
             **run.reference(),
@@ -507,12 +529,18 @@ def record_failure(reference: Reference | None) -> None:
     found = workspace.read_json(FOUND) or {}
     with lake(settings(), holder=f"run {run.run_id}: failure") as opened:
         opened.discard(run)
-        tables = {name: workspace.read_table(FileReference.model_validate(entry)) for name, entry in found.items()}
+        tables = _read_tables(workspace, found, list(found))
         if tables:
             opened.commit(run, schema="raw", tables=tables, message=f"findings of run {run.run_id}")
         status = "refused" if error.exit_code == EXIT_REFUSED_INPUT else "failed"
-        _append_event(opened, run, status, reason=error.reason, message=error.message,
-                      quarantined_rows=_quarantined_rows(workspace))
+        _append_event(
+            opened,
+            run,
+            status,
+            reason=error.reason,
+            message=error.message,
+            quarantined_rows=_quarantined_rows(workspace),
+        )
     raise error
 
 

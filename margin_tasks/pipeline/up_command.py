@@ -63,7 +63,7 @@ def _answers(port: int, airflow: subprocess.Popen[bytes]) -> bool:
     next_line = 3.0
     while (waited := time.monotonic() - started) < START_SECONDS and airflow.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=2) as answer:  # noqa: S310 - our own server
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=2) as answer:
                 if answer.read().count(b'"healthy"') >= 4:
                     return True
         except (urllib.error.URLError, OSError):

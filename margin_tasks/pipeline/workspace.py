@@ -73,7 +73,7 @@ class Workspace:
         if not path.is_file() or file_sha256(path) != reference.sha256:
             raise MarginError(
                 FailureReason.WORKSPACE_CHANGED,
-                f"{reference.path} of the run's workspace was removed or changed after it was written; run the day again",
+                f"{reference.path} of the workspace was removed or changed after it was written; run the day again",
             )
         return pq.read_table(path)
 

@@ -17,9 +17,9 @@ FloatArray = NDArray[np.float64]
 
 DAYS_PER_YEAR = 365.0
 
-# Stands in for a total standard deviation of zero. ln(F/K) divided by it stays finite (at most 1e303) and saturates
+# Stands in for a total standard deviation of zero. ln(F/K) divided by it stays finite (at most 1e103) and saturates
 # the normal distribution, so that the limit is reached without a branch.
-SMALLEST_DEVIATION = 1e-300
+SMALLEST_DEVIATION = 1e-100
 
 _ROOT_TWO_PI = float(np.sqrt(2.0 * np.pi))
 
@@ -89,7 +89,7 @@ def black76_greeks(
     f, k = f.astype(np.float64), k.astype(np.float64)
     root_time = np.sqrt(tau)
     deviation = vol * root_time
-    is_live = deviation > 0.0
+    is_live = deviation > SMALLEST_DEVIATION
     d1 = np.log(f / k) / np.maximum(deviation, SMALLEST_DEVIATION) + 0.5 * deviation
     # Beyond 40 deviations the density is zero in float64; the clip keeps its square finite.
     density = np.exp(-0.5 * np.square(np.clip(d1, -40.0, 40.0))) / _ROOT_TWO_PI * is_live

@@ -116,12 +116,18 @@ def format_quantity(quantity: Decimal) -> str:
     return "0" if text in {"-0", "0", ""} else text.replace("-", MINUS)
 
 
-def format_percent(fraction: float | Decimal, *, places: int = 1, is_signed: bool = False) -> str:
-    """A fraction as percent with a narrow space: ``-12.5 %``."""
-    scaled = Decimal(repr(float(fraction))) * 100 if isinstance(fraction, float) else Decimal(fraction) * 100
-    text = format_signed(scaled, places=places) if is_signed else format_amount(scaled, places=places)
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
+def format_price(price: Decimal) -> str:
+    """Two decimals, or up to six when the price has them: ``63,858.35``, ``0.9998``."""
+    whole, _, fraction = format_amount(price, places=6).partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def format_percent(fraction: float | Decimal, *, is_signed: bool = False, is_aligned: bool = False) -> str:
+    """A fraction as percent, one decimal, with a narrow space: ``-12.5 %``; ``10 %`` unless it stands in a column."""
+    scaled = to_decimal(fraction) * 100
+    text = format_signed(scaled, places=1) if is_signed else format_amount(scaled, places=1)
+    if not is_aligned:
+        text = text.removesuffix(".0")
     return f"{text}\N{NARROW NO-BREAK SPACE}%"
 
 

@@ -29,7 +29,7 @@ ROLES: Final = {
 _LOSS, _EVEN, _GAIN = "#b5322a", "#f4f1ec", "#2c6fb3"
 # The converter carries this family itself, and Arial has the same widths: labels are measured alike everywhere.
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-_WIDTH = 470
+_NARROW, _WIDE = 370, 500
 _COMPACT_AXIS = "replace(replace(format(datum.value, '~s'), 'G', 'bn'), 'M', 'm')"
 _METHOD_COLOURS = ("amber", "grey", "blue", "red", "ink", "soft")
 
@@ -53,7 +53,7 @@ def requirement_against_equity(accounts: pd.DataFrame) -> str:
     ticks = alt.Chart(data).mark_tick(color=ROLES["ink"], thickness=3, height={"band": 0.95}).encode(
         y=order, x=alt.X("equity_shown:Q"))
     return _svg(
-        alt.layer(bars, ticks).properties(width=_WIDTH, height=_rows(len(data))),
+        alt.layer(bars, ticks).properties(width=_NARROW, height=_rows(len(data))),
         name="coverage", title="Requirement against equity, largest accounts",
         description="Horizontal bars: initial margin requirement of each account. Vertical tick: its equity. "
                     "An account whose tick is left of the end of its bar is short.")
@@ -76,7 +76,7 @@ def requirement_by_method(requirements: pd.DataFrame) -> str:
             domain=[rulebook_name(method) for method in methods],
             range=[ROLES[_METHOD_COLOURS[place % len(_METHOD_COLOURS)]] for place in range(len(methods))])))
     return _svg(
-        alt.layer(spans, dots).properties(width=_WIDTH, height=_rows(data["account_id"].nunique())),
+        alt.layer(spans, dots).properties(width=_NARROW, height=_rows(data["account_id"].nunique())),
         name="methods", title="Requirement by method, largest accounts",
         description="For each account one dot for each margin method at the requirement it asks for.")
 
@@ -94,7 +94,7 @@ def requirement_moves(moves: pd.DataFrame) -> str:
             domain=["Market", "Trading"], range=[ROLES["blue"], ROLES["amber"]])))
     zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(x="amount:Q")
     return _svg(
-        alt.layer(bars, zero).properties(width=_WIDTH, height=_rows(moves["account_id"].nunique())),
+        alt.layer(bars, zero).properties(width=_NARROW, height=_rows(moves["account_id"].nunique(), step=30)),
         name="moves", title="What moved the requirement, biggest movers",
         description="For each account the part of the change that the market made and the part that trading made; "
                     "right of zero the requirement rose.")
@@ -118,7 +118,7 @@ def scenario_heat_map(cells: pd.DataFrame, *, subject: str) -> str:
         color=alt.condition("abs(datum.share) > 0.55", alt.value("#ffffff"), alt.value("#22272c")))
     return _svg(
         alt.layer(boxes, numbers).properties(
-            width=max(_WIDTH, 62 * cells["move"].nunique()), height=_rows(cells["account_id"].nunique(), step=26)),
+            width=max(_WIDE, 62 * cells["move"].nunique()), height=_rows(cells["account_id"].nunique(), step=26)),
         name="scenarios", title=f"Result of the {subject} positions in every price move",
         description="Rows are accounts, columns price moves; a cell is the worst result over the volatility moves. "
                     "Red is a loss, blue a gain, darkest where it reaches the account's requirement.")
@@ -134,12 +134,12 @@ def price_history(closes: pd.DataFrame, *, asset: str, number: int) -> str:
     curve = alt.Chart(closes).mark_line(color=ROLES["blue"], strokeWidth=1.8).encode(x=x, y=y)
     last = alt.Chart(closes.tail(1)).mark_circle(color=ROLES["red"], size=75, opacity=1).encode(x=x, y=y)
     return _svg(
-        alt.layer(curve, last).properties(width=_WIDTH, height=120),
+        alt.layer(curve, last).properties(width=_WIDE, height=130),
         name=f"history{number}", title=f"{asset} daily close",
         description=f"Line of the daily closes of {asset}; the dot is the last one.")
 
 
-def _rows(count: int, *, step: int = 22) -> int:
+def _rows(count: int, *, step: int = 25) -> int:
     return max(count, 1) * step
 
 

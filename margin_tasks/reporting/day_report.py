@@ -79,15 +79,16 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """Text cells ready to print: the first ``text_columns`` are aligned left, the rest are figures.
+    """Text cells ready to print.
 
-    ``note`` says what is left out; ``links`` makes the first cell of each row a link.
+    ``kinds`` has a letter for each column: ``t`` text, ``d`` an instant, ``n`` a figure. ``note`` says what is left
+    out; ``links`` makes the first cell of each row a link.
     """
 
     caption: str
     heads: tuple[str, ...]
+    kinds: str
     rows: tuple[tuple[str, ...], ...]
-    text_columns: int = 1
     totals: tuple[str, ...] = ()
     note: str = ""
     links: tuple[str, ...] = ()
@@ -244,10 +245,9 @@ def _headline(day: _Day) -> str:
     first = (f"{_counted(day.call_count, 'call')} for {format_money(day.called, day.currency)}, "
              f"first due {format_instant(day.calls['due_at'].min())}." if day.call_count
              else "No account is called: every requirement is covered, or the shortfall is below the minimum transfer.")
-    moves = [f"{asset} at {format_amount(to_decimal(now), places=0)} "
-             f"({format_percent(now / before - 1.0, is_signed=True)} since the previous cut-off)"
-             for asset, (now, before) in day.index_moves.items()]
-    return f"{first} {'; '.join(moves)}." if moves else first
+    moves = [f"{clean_text(asset)} {format_percent(now / before - 1.0, is_signed=True)} to "
+             f"{format_amount(to_decimal(now), places=0)}" for asset, (now, before) in day.index_moves.items()]
+    return f"{first} Since the previous cut-off: {', '.join(moves)}." if moves else first
 
 
 def _tiles(day: _Day) -> tuple[Tile, ...]:
@@ -290,9 +290,9 @@ def _calls_table(day: _Day, *, notices_href: str | None) -> ReportTable:
     for call in shown:
         account_id = str(call["account_id"])
         rows.append((
-            clean_text(account_id), day.account_name(account_id), day.members.get(call["member_id"], ""),
-            format_instant_short(call["due_at"]),
-            format_amount(to_decimal(call["call_amount"])),
+            clean_text(account_id), format_amount(to_decimal(call["call_amount"])),
+            format_instant_short(call["due_at"]), day.account_name(account_id),
+            day.members.get(call["member_id"], ""),
             format_amount(to_decimal(call["variation_call_amount"])),
             format_amount(to_decimal(call["initial_call_amount"])),
             _whole(to_decimal(margin[account_id]["initial_margin"])),
@@ -300,10 +300,10 @@ def _calls_table(day: _Day, *, notices_href: str | None) -> ReportTable:
         ))
     return ReportTable(
         caption=f"Largest first; amounts in {day.currency}, requirement and equity to the whole unit.",
-        heads=("Account", "Name", "Member", "Due by", "Call", "of it: day's loss", "of it: initial margin",
+        heads=("Account", "Call", "Due by", "Name", "Member", "of it: day's loss", "of it: initial margin",
                "Requirement", "Equity"),
-        rows=tuple(rows), text_columns=4,
-        totals=("All calls", "", "", "", format_amount(day.called),
+        kinds="tndttnnnn", rows=tuple(rows),
+        totals=("All calls", format_amount(day.called), "", "", "",
                 format_amount(column_total(day.calls["variation_call_amount"])),
                 format_amount(column_total(day.calls["initial_call_amount"])), "", "") if rows else (),
         note=_shown(day.call_count, len(rows), ACCOUNTS_CSV),
@@ -332,7 +332,7 @@ def _movers_table(day: _Day) -> ReportTable:
     return ReportTable(
         caption=f"Initial margin in whole {day.currency}. Market: prices, volatility and time on the previous book. "
                 "Trading: the day's trades, in today's market.",
-        heads=("Account", "Name", "Previous", "Market", "Trading", "Today", "Change"), rows=rows, text_columns=2,
+        heads=("Account", "Name", "Previous", "Market", "Trading", "Today", "Change"), kinds="ttnnnnn", rows=rows,
         totals=("All accounts", "", _whole(previous), _whole_signed(market), _whole_signed(trading), _whole(current),
                 _whole_signed(current - previous)) if rows else (),
         note=_shown(len(moves), len(rows), ACCOUNTS_CSV))
@@ -368,15 +368,15 @@ def _exception_tables(day: _Day) -> tuple[ReportTable, ...]:
         ) for found in records(summary.head(_FINDING_ROWS)))
         tables.append(ReportTable(
             caption=f"{_counted(len(findings), 'finding')} by feed and rule, with the first of each.",
-            heads=("Feed", "Rule", "Severity", "Action", "First at", "First message", "Count"), rows=rows,
-            text_columns=6, note=_shown(len(summary), len(rows), FINDINGS_CSV)))
+            heads=("Feed", "Rule", "Severity", "Action", "First at", "First message", "Count"), kinds="ttttttn",
+            rows=rows, note=_shown(len(summary), len(rows), FINDINGS_CSV)))
     if len(day.fallback_prices):
         standing_in = tuple((clean_text(price["instrument_id"]), humanised(price["price_source"]),
                              f"{float(price['mark_price']):,.8g}")
                             for price in records(day.fallback_prices.head(_FINDING_ROWS)))
         tables.append(ReportTable(
             caption="Instruments whose mark was missing or refused, and the price that stands in.",
-            heads=("Instrument", "Price from", "Price used"), rows=standing_in, text_columns=2,
+            heads=("Instrument", "Price from", "Price used"), kinds="ttn", rows=standing_in,
             note=_shown(len(day.fallback_prices), len(standing_in), "the lake table valuations")))
     return tuple(tables)
 
@@ -414,14 +414,15 @@ def _methods_table(day: _Day) -> ReportTable:
         shortfalls = [amount - equity[account] for account, amount in
                       zip(grouped[name]["account_id"], decimals(grouped[name]["initial_margin"]), strict=True)
                       if account in equity and amount > equity[account]]
-        saving = format_percent(1 - totals[name] / widest) if widest and name != _WIDEST_METHOD else "—"
+        has_saving = widest and name != _WIDEST_METHOD
+        saving = format_percent(1 - totals[name] / widest, is_aligned=True) if has_saving else "—"
         rows.append((rulebook_name(name), rulebook_meaning(name), f"{int(own.get(name, 0)):,}", _whole(totals[name]),
                      saving, f"{len(shortfalls):,}", _whole(total(shortfalls))))
     return ReportTable(
         caption=f"Every account under every method, initial margin in whole {day.currency}. Saving: requirement "
                 "released against isolated margin (capital efficiency). Short: accounts that equity would not cover.",
         heads=("Method", "How it works", "Accounts under it", "Requirement", "Saving", "Short", "Shortfall"),
-        rows=tuple(rows), text_columns=2)
+        kinds="ttnnnnn", rows=tuple(rows))
 
 
 def _method_accounts_table(day: _Day) -> ReportTable:
@@ -433,14 +434,15 @@ def _method_accounts_table(day: _Day) -> ReportTable:
     for name in names:
         amounts = [to_decimal(by_account.loc[name, method]) for method in methods]
         widest = amounts[methods.index(_WIDEST_METHOD)] if _WIDEST_METHOD in methods else ZERO
-        saving = format_percent(1 - amounts[methods.index(str(own[name]))] / widest) if widest else "—"
+        own_amount = amounts[methods.index(str(own[name]))]
+        saving = format_percent(1 - own_amount / widest, is_aligned=True) if widest else "—"
         rows.append((clean_text(name), day.account_name(name), rulebook_name(own[name]).removesuffix(" margin"),
                      *map(_whole, amounts), saving))
     return ReportTable(
         caption=f"Largest accounts, initial margin in whole {day.currency}; saving of the account's own method.",
         heads=("Account", "Name", "Own method", *(rulebook_name(method).removesuffix(" margin") for method in methods),
                "Saving"),
-        rows=tuple(rows), text_columns=3, note=_shown(len(day.margin), len(rows), ACCOUNTS_CSV))
+        kinds="ttt" + "n" * len(methods) + "n", rows=tuple(rows), note=_shown(len(day.margin), len(rows), ACCOUNTS_CSV))
 
 
 def _methods_chart(day: _Day) -> Chart | None:
@@ -470,10 +472,10 @@ def _components_table(day: _Day) -> ReportTable:
     grand = total(sums.values())
     return ReportTable(
         caption=f"Initial margin of every account under its own method, in whole {day.currency}.",
-        heads=("Method", "Part", "Amount", "Share"),
+        heads=("Method", "Part", "Amount", "Share"), kinds="ttnn",
         rows=tuple((rulebook_name(key[0]), component_name(key[1]), _whole(sums[key]),
-                    format_percent(sums[key] / grand) if grand else "—") for key in keys),
-        text_columns=2, totals=("All accounts", "", _whole(grand), "") if keys else ())
+                    format_percent(sums[key] / grand, is_aligned=True) if grand else "—") for key in keys),
+        totals=("All accounts", "", _whole(grand), "") if keys else ())
 
 
 def _members_table(day: _Day) -> ReportTable:
@@ -487,10 +489,10 @@ def _members_table(day: _Day) -> ReportTable:
     largest = sorted(sums, key=lambda name: (-sums[name][4], -sums[name][1], name))
     return ReportTable(
         caption=f"By call, then requirement; whole {day.currency}. Accounts of a member do not cover each other.",
-        heads=("Member", "Name", "Accounts", "Requirement", "Equity", "Deficit", "Called"),
+        heads=("Member", "Name", "Accounts", "Requirement", "Equity", "Deficit", "Called"), kinds="ttnnnnn",
         rows=tuple((clean_text(name), day.members.get(name, ""), f"{sums[name][0]:,}", *map(_whole, sums[name][1:]))
                    for name in largest[:_ACCOUNT_ROWS]),
-        text_columns=2, note=_shown(len(largest), min(len(largest), _ACCOUNT_ROWS), ACCOUNTS_CSV))
+        note=_shown(len(largest), min(len(largest), _ACCOUNT_ROWS), ACCOUNTS_CSV))
 
 
 def _coverage_chart(day: _Day) -> Chart | None:
@@ -571,7 +573,7 @@ def _stage_rows(stages: pd.DataFrame) -> tuple[tuple[str, str, str], ...]:
 def _inputs_table(day: _Day) -> ReportTable:
     return ReportTable(
         caption="What the run was given: rows and SHA-256 of the bytes of every feed.",
-        heads=("Feed", "From", "SHA-256", "Rows"), text_columns=3,
+        heads=("Feed", "From", "SHA-256", "Rows"), kinds="tttn",
         rows=tuple((clean_text(row["feed"]), clean_text(row["location"]), clean_text(row["sha256"]),
                     f"{int(row['row_count']):,}") for row in records(day.inputs)))
 

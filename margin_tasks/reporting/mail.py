@@ -29,9 +29,9 @@ def mail_bytes(content: NoticeContent, *, html: str, text: str, pdf: bytes, stem
     house = context.clearing_house
     message = EmailMessage(policy=SMTP)
     addressee = _address(recipient, name=content.member_name)
-    subject = f"Margin call {plain_spaces(content.amount)} due {content.due} - {content.account_id}"
+    subject = f"Margin call {plain_spaces(content.amount)} due {content.due_short} - {content.account_id}"
     if addressee is None:
-        subject = f"[no usable address for {content.member_id}] {subject}"
+        subject = f"[no address] {subject}"
     sender = _address(house.sender_email, name=house.name)
     desk = _address(house.contact_email, name=house.contact)
     if sender is None or desk is None:

@@ -23,8 +23,10 @@ from margin_tasks.reporting.amounts import (
     format_amount,
     format_day,
     format_instant,
+    format_instant_short,
     format_money,
     format_percent,
+    format_price,
     format_quantity,
     format_signed,
     round_cents,
@@ -90,6 +92,7 @@ class NoticeContent:
     amount: str
     currency: str
     due: str
+    due_short: str
     deficit: str
     requirement: str
     equity: str
@@ -159,24 +162,29 @@ class _Book:
         def of_called(frame: pd.DataFrame) -> pd.DataFrame:
             return frame[frame["account_id"].isin(account_ids)]
 
-        self.margin = records_by(of_called(required(tables, "account_margin")), "account_id")
+        margin = of_called(required(tables, "account_margin"))
+        own = margin[["account_id", "rulebook_id"]]
+        self.margin = records_by(margin, "account_id")
         self.accounts = records_by(of_called(required(tables, "accounts")), "account_id")
         self.members = records_by(required(tables, "members"), "member_id")
         self.changes = records_by(of_called(optional(tables, "requirement_changes")), "account_id")
         self.scenarios = ScenarioWords(records(required(tables, "scenarios")))
-        self._components = of_called(required(tables, "requirement_components"))
-        self._positions = of_called(required(tables, "position_values"))
-        self._collateral = of_called(required(tables, "collateral_values"))
+        components = required(tables, "requirement_components")
+        self.components = _Parts(components.merge(own, on=["account_id", "rulebook_id"]))
+        self.positions = _Parts(of_called(required(tables, "position_values")))
+        self.collateral = _Parts(of_called(required(tables, "collateral_values")))
 
-    def components(self, *, account_id: str, rulebook_id: str) -> pd.DataFrame:
-        rows = self._components
-        return rows[(rows["account_id"] == account_id) & (rows["rulebook_id"] == rulebook_id)]
 
-    def positions(self, account_id: str) -> pd.DataFrame:
-        return self._positions[self._positions["account_id"] == account_id]
+class _Parts:
+    """A table cut by account once."""
 
-    def collateral(self, account_id: str) -> pd.DataFrame:
-        return self._collateral[self._collateral["account_id"] == account_id]
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._empty = frame.head(0)
+        self._parts = {str(account_id): rows for account_id, rows in frame.groupby("account_id", sort=False)}
+
+    def of(self, account_id: str) -> pd.DataFrame:
+        """Rows of one account; none for an account without any."""
+        return self._parts.get(account_id, self._empty)
 
 
 def _only(rows: Mapping[str, list[Record]], key: str, *, table: str, call_id: str) -> Record:
@@ -218,9 +226,9 @@ def _notice(call: Record, *, context: ReportContext, book: _Book, printer: Notic
     account_id = str(call["account_id"])
     stem = file_stem(call_id)
     margin = _only(book.margin, account_id, table="account_margin", call_id=call_id)
-    components = book.components(account_id=account_id, rulebook_id=str(margin["rulebook_id"]))
-    positions = book.positions(account_id)
-    collateral = book.collateral(account_id)
+    components = book.components.of(account_id)
+    positions = book.positions.of(account_id)
+    collateral = book.collateral.of(account_id)
     csv_files = {
         f"{stem}-components.csv": csv_bytes(components),
         f"{stem}-positions.csv": csv_bytes(positions),
@@ -273,6 +281,7 @@ def _content(call: Record, *, margin: Record, account: Record, member: Record, c
         amount=format_money(amount, currency),
         currency=currency,
         due=format_instant(call["due_at"]),
+        due_short=format_instant_short(call["due_at"]),
         deficit=format_money(deficit, currency),
         requirement=format_money(requirement, currency),
         equity=format_money(equity, currency),
@@ -361,7 +370,7 @@ def _requirement_lines(components: list[Record], *, scenarios: ScenarioWords) ->
         largest, amount = group[0]
         detail = _component_detail(largest, scenarios=scenarios)
         if len(group) > 1:
-            detail = (f"{component_meaning(component)} {len(group)} netting sets, the largest "
+            detail = (f"{component_meaning(component)} {len(group)} parts, the largest "
                       f"{clean_text(largest['netting_set'])} with {format_amount(amount)}.").strip()
         lines.append((component_name(component), detail, total(amount for _, amount in group)))
     return lines
@@ -395,7 +404,7 @@ def _equity_statement(margin: Record, *, collateral: list[Record], positions: li
 def _haircut_words(row: Record) -> str:
     """``12.5 at 63,700.00 = 796,250.00, less haircut 10 %``."""
     quantity, price, value = (to_decimal(row[column]) for column in ("quantity", "asset_price_usd", "market_value"))
-    return (f"{format_quantity(quantity)} at {format_amount(price)} = {format_amount(value)}, "
+    return (f"{format_quantity(quantity)} at {format_price(price)} = {format_amount(value)}, "
             f"less haircut {format_percent(float(row['haircut']))}")
 
 

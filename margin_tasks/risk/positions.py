@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import Instruments, IntArray
-from margin_tasks.risk.amounts import sum_units, units_from_column
+from margin_tasks.risk.amounts import UNITS_PER_ONE, sum_units, units_from_column
 from margin_tasks.risk.portfolio import Book
+
+# A single position of this size is a fault of data; amounts stay well inside what int64 units of 1e-8 hold.
+LARGEST_NOTIONAL_USD = 1e10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +48,32 @@ class Positions:
     def _open(self, units: IntArray) -> tuple[Book, IntArray]:
         rows = np.flatnonzero(units)
         return Book(account=self.account[rows], instrument=self.instrument[rows], quantity_units=units[rows]), rows
+
+
+def refuse_oversized(
+    positions: Positions, *, notional_usd: FloatArray, instruments: Instruments, account_ids: Sequence[str]
+) -> None:
+    """Refuse positions and trades beyond any market's size, before a figure that cannot be held comes of them.
+
+    Args:
+        positions: rows of shape (P,).
+        notional_usd: USD per contract, shape (I,).
+        instruments: columns of shape (I,).
+        account_ids: names of the accounts.
+
+    Raises:
+        MarginError: FIGURE_NOT_FINITE, naming account and instrument.
+    """
+    contracts = np.maximum(np.abs(positions.quantity_units), np.abs(positions.previous_units)) / UNITS_PER_ONE
+    largest = np.flatnonzero(~(contracts * notional_usd[positions.instrument] <= LARGEST_NOTIONAL_USD))
+    if len(largest):
+        account = account_ids[positions.account[largest[0]]]
+        instrument = instruments.instrument_id[positions.instrument[largest[0]]]
+        raise MarginError(
+            FailureReason.FIGURE_NOT_FINITE,
+            f"positions: account {account}, instrument {instrument}: notional beyond {LARGEST_NOTIONAL_USD:,.0f} USD; "
+            "check quantity, multiplier and price",
+        )
 
 
 def positions_from_frames(

@@ -63,6 +63,9 @@ class ScanRisk(_Block):
 
     def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
         """The first of equally bad scenarios binds."""
+        if exposure.sets == 0:  # no scenarios either when nothing is held, and argmin knows no empty axis
+            nothing = np.zeros(0, dtype=np.int64)
+            return Charge(component=self.block, initial_units=nothing, maintenance_units=nothing, scenario=nothing)
         binding = exposure.pnl_units.argmin(axis=1)
         worst = np.take_along_axis(exposure.pnl_units, binding[:, None], axis=1)[:, 0]
         initial = np.maximum(-worst, 0)

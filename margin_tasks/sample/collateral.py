@@ -1,8 +1,8 @@
 """Collateral of the sample accounts.
 
 Balances are sized at the opening against a coarse requirement of the sample's own, so that they do not change when a
-rulebook does. They then stay: losses and gains are settled in cash outside the collateral, and only deposits that
-restore cover after the first day are added. That is why the crash day finds part of the accounts short.
+rulebook does. They then stay: losses and gains are settled in cash outside the collateral, and only the deposits that
+met the first day's calls are added. That is why the crash day finds part of the accounts short.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ SMALLEST_COVER = 0.05
 # What is assumed to be left of an asset after its haircut when the opening balance is sized.
 ASSUMED_VALUE = {"USD": 1.0, "USDC": 0.99, "BTC": 0.90, "ETH": 0.88}
 LOTS = {"USD": Decimal(10_000), "USDC": Decimal(10_000), "BTC": Decimal("0.5"), "ETH": Decimal(5)}
-# Cover that an account restores overnight when the first day leaves it below its requirement.
-RESTORED_COVER = 1.15
+# What met the first day's call for initial margin. The undercollateralised account, called as well, did not pay; a call
+# that only settles the day's loss leaves the collateral as it was.
+OVERNIGHT_DEPOSITS = {"TAMA-C02": Decimal(870_000)}
 
 
 def unit_values(priced: PricedMarket) -> tuple[FloatArray, FloatArray]:
@@ -118,27 +119,12 @@ def opening_collateral(
     return {key: quantity for key, quantity in balances.items() if quantity}
 
 
-def restored_collateral(
-    balances: Mapping[tuple[str, str], Decimal], positions: Mapping[tuple[str, str], int], priced: PricedMarket
-) -> dict[tuple[str, str], Decimal]:
-    """Balances of the next day: accounts below their coarse requirement deposit dollars, all but one."""
-    sized = _sized(positions, priced)
-    restored = dict(balances)
-    for account in ACCOUNTS:
-        if account.account_id not in sized or account.strategy is Strategy.UNDERCOLLATERALISED:
-            continue
-        requirement, value = sized[account.account_id]
-        held = sum(
-            float(quantity) * priced.market.index_price[asset] * ASSUMED_VALUE[asset]
-            for (holder, asset), quantity in balances.items()
-            if holder == account.account_id
-        )
-        short = RESTORED_COVER * requirement - held - value
-        if short > 0.0:
-            lots = (Decimal(repr(short)) / LOTS["USD"]).quantize(Decimal(1), rounding=ROUND_HALF_UP)
-            key = (account.account_id, "USD")
-            restored[key] = restored.get(key, Decimal(0)) + lots * LOTS["USD"]
-    return restored
+def collateral_after_deposits(balances: Mapping[tuple[str, str], Decimal]) -> dict[tuple[str, str], Decimal]:
+    """Balances of the next day: those who met their call of the first day hold more dollars."""
+    met = dict(balances)
+    for account_id, dollars in OVERNIGHT_DEPOSITS.items():
+        met[account_id, "USD"] = met.get((account_id, "USD"), Decimal(0)) + dollars
+    return met
 
 
 def collateral_feed(balances: Mapping[tuple[str, str], Decimal], business_date: date) -> pd.DataFrame:

@@ -6,6 +6,8 @@ prices and book depth are not in the restated market: they follow the rules stat
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -176,7 +178,7 @@ def year_fractions(instruments: pd.DataFrame, market: SampleMarket) -> FloatArra
 
 
 def _forwards(
-    instruments: pd.DataFrame, market: SampleMarket, *, fallback: FloatArray
+    instruments: pd.DataFrame, market: SampleMarket, *, fallback: NDArray[Any]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Forward (I,), slice parameters (5, I) and year fraction (I,) of every instrument."""
     keys = list(zip(instruments["underlying"], instruments["expiry_at"], strict=True))

@@ -21,7 +21,7 @@ from margin_tasks.sample.books import (
     trade_feed,
     without_expired,
 )
-from margin_tasks.sample.collateral import collateral_feed, opening_collateral, restored_collateral
+from margin_tasks.sample.collateral import collateral_after_deposits, collateral_feed, opening_collateral
 from margin_tasks.sample.instruments import COLUMNS as INSTRUMENT_COLUMNS
 from margin_tasks.sample.instruments import list_instruments
 from margin_tasks.sample.market import BUSINESS_DATES, EXAMPLES_FOLDER, OPENING_DATE, load_market
@@ -102,7 +102,7 @@ class SampleSource:
                 "trades": trade_feed(deals, priced, _stream(2, day)),
                 "collateral_balances": collateral_feed(balances, day),
             }
-            balances = restored_collateral(balances, positions, priced)
+            balances = collateral_after_deposits(balances)
         return books
 
     def _build(self, business_date: date) -> dict[str, pd.DataFrame]:

@@ -77,7 +77,16 @@ def test_the_feeds_of_the_dag_are_the_feeds_of_the_registry() -> None:
 def test_no_figure_is_reported_before_the_reconciliation() -> None:
     [dag] = dags_of(PROJECT / "dags" / "clearing_day.py")
     before = dag.get_task("call").get_flat_relative_ids(upstream=True)
-    assert {"gate", "load_inputs", "build_inputs", "value", "margin", "load_figures", "build_figures", "reconcile"} <= before
+    assert {
+        "gate",
+        "load_inputs",
+        "build_inputs",
+        "value",
+        "margin",
+        "load_figures",
+        "build_figures",
+        "reconcile",
+    } <= before
 
 
 @pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.stem)
@@ -89,7 +98,7 @@ def test_parsing_imports_nothing_heavy(path: Path) -> None:
         "m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m);"
         "print('MODULES', json.dumps(sorted({n.split('.')[0] for n in set(sys.modules) - before})))"
     )
-    printed = subprocess.run(  # noqa: S603
+    printed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ)
     ).stdout
     [line] = [line for line in printed.splitlines() if line.startswith("MODULES ")]

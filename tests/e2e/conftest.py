@@ -23,17 +23,24 @@ class Home:
 
     path: Path
 
-    def margin(self, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(  # noqa: S603
+    def margin(
+        self, *arguments: str, check: bool = True, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
             [MARGIN, *arguments], capture_output=True, text=True, check=False, timeout=900, env=self.environment(env)
         )
         if check and done.returncode != 0:
-            raise AssertionError(f"margin {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}\n{self.last_log()}")
+            printed = f"{done.stdout}\n{done.stderr}\n{self.last_log()}"
+            raise AssertionError(f"margin {' '.join(arguments)} ended with {done.returncode}:\n{printed}")
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # noqa: S603
-            [MARGIN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment(None)
+        return subprocess.Popen(
+            [MARGIN, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment(None),
         )
 
     def environment(self, env: dict[str, str] | None) -> dict[str, str]:
@@ -82,9 +89,7 @@ def landing_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
     def make(file_format: str) -> Path:
         folder = tmp_path_factory.mktemp(f"landing-{file_format}")
-        subprocess.run(  # noqa: S603
-            [MARGIN, "export-sample", str(folder), "--format", file_format], check=True, capture_output=True
-        )
+        subprocess.run([MARGIN, "export-sample", str(folder), "--format", file_format], check=True, capture_output=True)
         return folder
 
     return make

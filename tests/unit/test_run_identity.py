@@ -65,5 +65,9 @@ def test_content_hashes_see_every_digit_and_no_order_of_tables() -> None:
     other = pa.table({"account_id": ["A"], "amount": pa.array([2], pa.decimal128(38, 8))})
     assert table_sha256(table) == table_sha256(table.slice(0))
     assert table_sha256(table) != table_sha256(other)
-    assert content_hash(published_tables({"a": table, "b": other})) == content_hash(published_tables({"b": other, "a": table}))
-    assert content_hash(published_tables({"a": table, "b": other})) != content_hash(published_tables({"b": table, "a": other}))
+    assert content_hash(published_tables({"a": table, "b": other})) == content_hash(
+        published_tables({"b": other, "a": table})
+    )
+    assert content_hash(published_tables({"a": table, "b": other})) != content_hash(
+        published_tables({"b": table, "a": other})
+    )

@@ -1,0 +1,195 @@
+"""What the models make of a run: marts, tests, reconciliation, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.warehouse.connection import LakeSettings
+from margin_tasks.warehouse.lake import open_lake
+from margin_tasks.warehouse.models import ModelBuild
+from margin_tasks.warehouse.reconciliation import check_reconciliation
+from tests.dbt.synthetic_run import CUT_OFF, SyntheticRun, run_event, synthetic_run
+
+MARTS = {
+    "dim_account": 3, "dim_instrument": 3, "dim_member": 2, "fct_account_margin": 3, "fct_account_scenario_pnl": 4,
+    "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 24, "fct_requirement": 9,
+    "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_risk_array": 6, "fct_valuation": 3,
+    "rpt_capital_efficiency": 9, "rpt_member_exposure": 2, "rpt_method_comparison": 3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def ask(lake_settings: LakeSettings, first_build: dict[str, ModelBuild]) -> Callable[..., list[dict[str, Any]]]:
+    def query(sql: str, parameters: list[object] | None = None) -> list[dict[str, Any]]:
+        with open_lake(lake_settings, holder="test", is_read_only=True) as lake:
+            rows: list[dict[str, Any]] = lake.query(sql, parameters).to_pylist()
+            return rows
+
+    return query
+
+
+def reconcile(settings: LakeSettings, run: SyntheticRun) -> int:
+    with open_lake(settings, holder="test", is_read_only=True) as lake:
+        return check_reconciliation(lake, run)
+
+
+def counts(settings: LakeSettings, run: SyntheticRun, schema: str = "marts") -> dict[str, int]:
+    with open_lake(settings, holder="test", is_read_only=True) as lake:
+        rows = {
+            name: lake.query(f'select count(*) as n from {schema}."{name}" where run_id = ?', [run.run_id])
+            for name in lake.table_names(schema)
+        }
+    return {name: int(answer["n"][0].as_py()) for name, answer in rows.items()}
+
+
+def test_unit_tests_and_data_tests_pass(first_build: dict[str, ModelBuild]) -> None:
+    outcomes = [outcome for build in first_build.values() for outcome in build.outcomes]
+    kinds = {outcome.resource_type for outcome in outcomes}
+    assert kinds == {"model", "test", "unit_test"}
+    assert {outcome.status for outcome in outcomes} == {"success", "pass"}
+
+
+def test_every_mart_holds_the_run(
+    lake_settings: LakeSettings, first_build: dict[str, ModelBuild], first_run: SyntheticRun
+) -> None:
+    assert counts(lake_settings, first_run) == MARTS
+
+
+def test_the_catalog_is_closed_after_a_build(first_build: dict[str, ModelBuild], home: Path) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("needs /proc")
+    opened = [os.readlink(entry) for entry in descriptors.iterdir() if entry.exists()]
+    assert [name for name in opened if name.startswith(str(home / "lake" / "catalog"))] == []
+
+
+def test_money_stays_decimal(ask: Callable[..., list[dict[str, Any]]]) -> None:
+    [row] = ask("select initial_margin, saving_amount, ratio_to_isolated from rpt_capital_efficiency"
+                " where run_id = 'run-1' and account_id = 'A1' and rulebook_id = 'portfolio'")
+    assert row["initial_margin"] == Decimal("14000.50000000")
+    assert row["saving_amount"] == Decimal("25999.50000000")
+    assert row["ratio_to_isolated"] == pytest.approx(0.3500125)
+
+
+def test_member_exposure_adds_up_accounts(ask: Callable[..., list[dict[str, Any]]]) -> None:
+    rows = ask("select member_id, account_count, initial_margin, call_count, call_amount, deficit"
+               " from rpt_member_exposure where run_id = 'run-1' order by member_id")
+    assert [row["account_count"] for row in rows] == [1, 2]
+    assert [row["initial_margin"] for row in rows] == [Decimal("14000.5"), Decimal("9000")]
+    assert [row["call_count"] for row in rows] == [1, 0]
+    assert rows[0]["call_amount"] == rows[0]["deficit"] > 0
+
+
+def test_two_roads_agree(
+    lake_settings: LakeSettings, first_build: dict[str, ModelBuild], first_run: SyntheticRun
+) -> None:
+    assert reconcile(lake_settings, first_run) == 1 + 4 + 18 + 6 + 4 + 2 + 3 + 3
+
+
+def test_building_again_changes_nothing(
+    lake_settings: LakeSettings,
+    first_build: dict[str, ModelBuild],
+    first_run: SyntheticRun,
+    build: Callable[..., ModelBuild],
+) -> None:
+    build(first_run, "tag:figures")
+    assert counts(lake_settings, first_run) == MARTS
+
+
+def component_rows(run: SyntheticRun) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = run.tables["risk"]["requirement_components"].to_pylist()
+    return rows
+
+
+def test_a_tampered_component_stops_the_run(
+    lake_settings: LakeSettings,
+    first_build: dict[str, ModelBuild],
+    load: Callable[[SyntheticRun], None],
+    build: Callable[..., ModelBuild],
+) -> None:
+    run = synthetic_run("run-tampered")
+    rows = component_rows(run)
+    tampered = next(row for row in rows if row["account_id"] == "A2" and row["rulebook_id"] == "cross")
+    tampered["amount"] += Decimal("0.00000001")
+    run = run.with_rows("risk", "requirement_components", rows)
+    load(run)
+    build(run, "tag:inputs")
+    build(run, "tag:figures")
+    with pytest.raises(MarginError) as caught:
+        reconcile(lake_settings, run)
+    assert caught.value.reason is FailureReason.RECONCILIATION_BREAK
+    assert "requirement of account A2 under cross (initial): SQL 9000.00000001, array engine 9000.00000000" in str(
+        caught.value
+    )
+
+
+def test_a_run_without_models_is_not_reconciled(
+    lake_settings: LakeSettings, first_build: dict[str, ModelBuild]
+) -> None:
+    with pytest.raises(MarginError, match="nothing was compared"):
+        reconcile(lake_settings, synthetic_run("run-unbuilt"))
+
+
+def test_a_failing_test_is_named(
+    first_build: dict[str, ModelBuild],
+    load: Callable[[SyntheticRun], None],
+    build: Callable[..., ModelBuild],
+) -> None:
+    run = synthetic_run("run-duplicate")
+    rows = run.tables["raw"]["members"].to_pylist()
+    run = run.with_rows("raw", "members", [*rows, rows[0]])
+    load(run)
+    with pytest.raises(MarginError) as caught:
+        build(run, "tag:inputs")
+    assert caught.value.reason is FailureReason.MODEL_BUILD_FAILED
+    assert "unique_combination_of_columns_dim_member" in caught.value.message
+
+
+def test_only_standing_runs_are_current_and_a_discarded_run_leaves_nothing(
+    lake_settings: LakeSettings,
+    first_build: dict[str, ModelBuild],
+    first_run: SyntheticRun,
+    load: Callable[[SyntheticRun], None],
+    build: Callable[..., ModelBuild],
+    ask: Callable[..., list[dict[str, Any]]],
+) -> None:
+    def record(run: SyntheticRun, status: str, at: datetime) -> None:
+        with open_lake(lake_settings, holder="test") as lake:
+            lake.append(run, schema="audit", tables=run_event(run, status, at), message=status)
+
+    def current_runs() -> set[str]:
+        return {row["run_id"] for row in ask("select distinct run_id from current_requirement")}
+
+    record(first_run, "running", CUT_OFF)
+    assert current_runs() == set()
+    record(first_run, "published", CUT_OFF + timedelta(minutes=1))
+    assert current_runs() == {"run-1"}
+
+    second = synthetic_run("run-2")
+    record(second, "running", CUT_OFF + timedelta(minutes=2))
+    load(second)
+    build(second, "tag:inputs")
+    build(second, "tag:figures")
+    assert current_runs() == {"run-1"}
+    record(second, "published", CUT_OFF + timedelta(minutes=3))
+    assert current_runs() == {"run-2"}
+    assert {row["run_id"] for row in ask("select run_id from current_margin_call")} == {"run-2"}
+    [superseded] = ask("select status, superseded_by, started_at, finished_at from rpt_run where run_id = 'run-1'")
+    assert (superseded["status"], superseded["superseded_by"]) == ("published", "run-2")
+    assert superseded["finished_at"] - superseded["started_at"] == timedelta(minutes=1)
+    assert counts(lake_settings, first_run) == counts(lake_settings, second) == MARTS
+
+    with open_lake(lake_settings, holder="test") as lake:
+        lake.discard(second)
+    for schema in ("raw", "risk", "marts"):
+        assert set(counts(lake_settings, second, schema).values()) == {0}
+    assert counts(lake_settings, second, "audit")["run_events"] == 2
+    assert counts(lake_settings, first_run) == MARTS

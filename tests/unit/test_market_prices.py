@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.market.policy import market_policy_in_force
+from margin_tasks.market.prices import index_price_of, index_prices, instrument_prices, previous_index_prices, refused_rows
+from tests import books
+
+POLICY = market_policy_in_force(books.BUSINESS_DATE)
+
+
+def index_of(*quotes: tuple[str, float, float]) -> pd.Series:
+    """Index row of BTC from (venue, price, age in seconds)."""
+    frame = pd.DataFrame(
+        [
+            ("BTC", venue, price, np.datetime64(books.CUTOFF_AT - timedelta(seconds=age), "us"))
+            for venue, price, age in quotes
+        ],
+        columns=["asset", "venue", "index_price", "observed_at"],
+    )
+    return index_prices(frame, cutoff_at=books.CUTOFF_AT, policy=POLICY).iloc[0]
+
+
+def test_the_index_is_the_median_of_the_venues():
+    row = index_of(("A", 60_000.0, 1), ("B", 60_010.0, 1), ("C", 60_040.0, 1))
+    assert (row["index_price"], row["venue_count"], row["is_fallback"]) == (60_010.0, 3, False)
+
+
+def test_an_outlier_is_left_out_and_the_median_taken_again():
+    # 63,000 is 4.98 % from the median 60,010; without it the median of two is 60,005.
+    row = index_of(("A", 60_000.0, 1), ("B", 60_010.0, 1), ("C", 63_000.0, 1))
+    assert (row["index_price"], row["venue_count"]) == (60_005.0, 2)
+
+
+def test_stale_quotes_do_not_count_while_enough_fresh_ones_do():
+    row = index_of(("A", 60_000.0, 1), ("B", 60_010.0, 299), ("C", 59_000.0, 301))
+    assert (row["index_price"], row["venue_count"], row["is_fallback"]) == (60_005.0, 2, False)
+
+
+def test_with_too_few_fresh_venues_the_median_of_the_day_stands_in_and_is_flagged():
+    row = index_of(("A", 60_000.0, 1), ("B", 59_000.0, 4_000), ("C", 59_100.0, 4_000))
+    assert (row["index_price"], row["venue_count"], row["is_fallback"]) == (59_100.0, 3, True)
+
+
+def test_two_venues_that_contradict_each_other_are_a_flagged_fallback():
+    # Each is 4 % from their median, so neither agrees with it.
+    row = index_of(("A", 60_000.0, 1), ("B", 65_000.0, 1))
+    assert (row["index_price"], row["is_fallback"]) == (62_500.0, True)
+
+
+def test_usd_is_its_own_price_and_an_unquoted_asset_is_named():
+    index = pd.DataFrame({"asset": ["BTC"], "index_price": [60_000.0]})
+    assert index_price_of(pd.Series(["USD", "BTC"]), index=index).tolist() == [1.0, 60_000.0]
+    with pytest.raises(MarginError, match="SOL") as caught:
+        index_price_of(pd.Series(["SOL"]), index=index)
+    assert caught.value.reason is FailureReason.PRICE_UNAVAILABLE
+
+
+def prices_without(instrument_ids: list[str], *, refused: pd.DataFrame | None = None) -> pd.DataFrame:
+    feeds = books.feeds({})
+    marks = feeds["market_prices"]
+    priced = instrument_prices(
+        feeds["instruments"],
+        listed=feeds["instruments"],
+        market_prices=marks[~marks["instrument_id"].isin(instrument_ids)],
+        refused=pd.DataFrame() if refused is None else refused,
+        index=index_prices(feeds["index_quotes"], cutoff_at=books.CUTOFF_AT, policy=POLICY),
+        cutoff_at=books.CUTOFF_AT,
+        policy=POLICY,
+    )
+    return priced.set_index("instrument_id")
+
+
+def test_accepted_marks_are_taken_as_they_are():
+    priced = prices_without([])
+    assert set(priced["price_source"]) == {"mark"}
+    assert not priced["is_fallback_price"].any()
+
+
+def test_a_refused_mark_falls_back_to_the_previous_mark_of_its_row():
+    refused = refused_rows(
+        books.quarantined(
+            "market_prices", instrument_id=books.CALL, mark_price="-1", previous_mark_price="0.09",
+            previous_mark_iv="0.55", forward_price="NaN",
+        ),
+        feed="market_prices",
+    )
+    row = prices_without([books.CALL], refused=refused).loc[books.CALL]
+    assert (row["mark_price"], row["mark_iv"], row["price_source"]) == (0.09, 0.55, "previous_mark")
+    assert row["forward_price"] == 60_000.0  # of the same expiry, today
+    assert row["is_fallback_price"]
+
+
+def test_without_a_readable_previous_mark_the_model_stands_in():
+    refused = refused_rows(
+        books.quarantined(
+            "market_prices", instrument_id=books.CALL, mark_price="abc", previous_mark_price="1e400",
+        ),
+        feed="market_prices",
+    )
+    priced = prices_without([books.CALL, books.FUTURE, books.PERPETUAL], refused=refused)
+    assert set(priced.loc[[books.CALL, books.FUTURE, books.PERPETUAL], "price_source"]) == {"model"}
+    assert np.isnan(priced.loc[books.CALL, "mark_price"])  # the pricing model fills it
+    assert priced.loc[books.CALL, "mark_iv"] == 0.6  # between the neighbouring strikes
+    assert priced.loc[books.PERPETUAL, "forward_price"] == 60_000.0
+
+
+def test_the_model_reads_a_forward_between_the_neighbouring_expiries():
+    feeds = books.feeds({})
+    master = feeds["instruments"]
+    marks = feeds["market_prices"].set_index("instrument_id")
+    options = master[(master["product_type"] == "option") & (master["underlying"] == "BTC")].set_index("instrument_id")
+    marks.loc[options.index[options["expiry_at"] == books.JUNE], "forward_price"] = 63_000.0
+    april = books.MARCH + (books.JUNE - books.MARCH) / 3
+    future = master[master["instrument_id"] == books.FUTURE].assign(instrument_id="BTC-APR", expiry_at=pd.Timestamp(april))
+    priced = instrument_prices(
+        future,
+        listed=master,
+        market_prices=marks.reset_index(),
+        refused=pd.DataFrame(),
+        index=index_prices(feeds["index_quotes"], cutoff_at=books.CUTOFF_AT, policy=POLICY),
+        cutoff_at=books.CUTOFF_AT,
+        policy=POLICY,
+    )
+    assert priced["forward_price"].tolist() == [pytest.approx(61_000.0)]
+
+
+def test_an_option_whose_expiry_has_no_other_mark_is_a_named_failure():
+    with pytest.raises(MarginError, match=books.JUNE_CALL) as caught:
+        prices_without([books.JUNE_CALL])
+    assert caught.value.reason is FailureReason.PRICE_UNAVAILABLE
+
+
+def test_the_previous_index_comes_from_the_perpetuals_then_the_last_close_then_today():
+    feeds = books.feeds({})
+    index = pd.DataFrame({"asset": ["BTC", "ETH", "SOL", "USDC"], "index_price": [60_000.0, 2_000.0, 100.0, 1.0]})
+    marks = feeds["market_prices"]
+    history = pd.DataFrame(
+        {
+            "price_date": [date(2026, 2, 3), date(2026, 2, 4), date(2026, 2, 5)],
+            "asset": ["SOL", "SOL", "SOL"],
+            "close_price": [90.0, 95.0, 100.0],
+        }
+    )
+    previous = previous_index_prices(
+        feeds["instruments"], market_prices=marks, price_history=history, index=index, business_date=books.BUSINESS_DATE
+    ).set_index("asset")["index_price"]
+    assert previous.to_dict() == {"BTC": 66_000.0, "ETH": 2_200.0, "SOL": 95.0, "USDC": 1.0}
