@@ -166,11 +166,13 @@ def clearing_day() -> None:
             return stages.issue_notices(run, gated, figures)
 
     @task
-    def publish(run: Reference, gated: Reference, figures: Reference, notices: Reference) -> Reference:
+    def publish(
+        run: Reference, gated: Reference, figures: Reference, notices: Reference, deliveries: list[Reference]
+    ) -> Reference:
         from margin_tasks.pipeline import stages
 
         with task_policy.named_failures():
-            return stages.publish_reports(run, gated, figures, notices)
+            return stages.publish_reports(run, gated, figures, notices, list(deliveries))
 
     @task(pool=LAKE, outlets=[Asset("clearing_day_published")])
     def seal(run: Reference, deliveries: list[Reference], published: Reference) -> None:
@@ -198,7 +200,7 @@ def clearing_day() -> None:
     figures_built = build_figures(run)
     reconciled = reconcile(run)
     notices = call(run, gated, figures)
-    published = publish(run, gated, figures, notices)
+    published = publish(run, gated, figures, notices, deliveries)
     sealed = seal(run, deliveries, published)
 
     ready >> deliveries

@@ -14,14 +14,15 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 KEY_BYTES = 32
+MAY_STAY_EMPTY = ("MARGIN_SOURCE_URL",)
 
 
 def filled_in(example: str, *, commit: str) -> str:
-    """Return the text of .env.example with a value for every variable that has none."""
+    """Return the text of .env.example with a value for every variable that needs one and has none."""
     lines = []
     for line in example.splitlines():
         name, is_assignment, value = line.partition("=")
-        if is_assignment and not value and not line.startswith("#"):
+        if is_assignment and not value and not line.startswith("#") and name not in MAY_STAY_EMPTY:
             line = f"{name}={_new_value(name, commit=commit)}"
         lines.append(line)
     return "\n".join(lines) + "\n"

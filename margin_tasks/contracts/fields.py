@@ -103,7 +103,7 @@ _FIELDS: tuple[Field, ...] = (
     _identifier("member_id", "Clearing member."),
     _string("member_name", "Legal name of the clearing member."),
     _string("country", "Country of incorporation, ISO 3166 alpha-2.", pattern=r"[A-Z]{2}"),
-    _string("contact_email", "Where margin notices of the member go.", pattern=r"[^@\s,]+@[^@\s,]+\.[^@\s,]+"),
+    _string("contact_email", "Where margin notices of the member go.", pattern=r"[!-+\--?A-~]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"),
     _identifier("account_id", "Margin account: positions net inside it and nowhere else."),
     _string("account_name", "What the account is for, in the member's words."),
     _string("account_type", "Whose positions the account holds.",

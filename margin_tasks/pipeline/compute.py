@@ -118,7 +118,7 @@ def margin(
     Raises:
         MarginError: UNKNOWN_RULEBOOK, PRICE_UNAVAILABLE or FIGURE_NOT_FINITE, naming account or instrument.
     """
-    account_ids = sorted(account_ids)
+    account_ids = sorted(set(account_ids))
     accounts = feeds["accounts"][feeds["accounts"]["account_id"].isin(account_ids)].sort_values("account_id")
     absent = sorted(set(account_ids) - set(accounts["account_id"]))
     if absent:
@@ -141,7 +141,12 @@ def margin(
     settlement = settle(positions, market=market, notional_usd=values.notional_usd)
     doubt = _doubt(account_ids, quarantine=quarantine, positions=positions, market=market)
     day = _Day(
-        account_ids=account_ids, market=market, contracts=values, positions=positions, settlement=settlement, doubt=doubt
+        account_ids=account_ids,
+        market=market,
+        contracts=values,
+        positions=positions,
+        settlement=settlement,
+        doubt=doubt,
     )
     results = {
         rulebook.rulebook_id: (rulebook, *_today(rulebook, day=day, valued=valued))

@@ -7,6 +7,7 @@ own rows.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -266,17 +267,7 @@ def load_inputs(reference: Reference, gated: Reference, deliveries: Sequence[Ref
     run = Run.of(reference)
     workspace = _workspace(run)
     with _stage(run, "load inputs", waiting_for="loading the feeds into the lake"):
-        pulled_at = pd.to_datetime([delivery["pulled_at"] for delivery in deliveries])
-        inputs = pd.DataFrame(
-            {
-                "run_id": run.run_id,
-                "feed": [delivery["feed"] for delivery in deliveries],
-                "location": [delivery["location"] for delivery in deliveries],
-                "sha256": [delivery["sha256"] for delivery in deliveries],
-                "row_count": [delivery["row_count"] for delivery in deliveries],
-                "recorded_at": pulled_at.astype("datetime64[us]"),
-            }
-        )
+        inputs = _inputs(run, deliveries)
         tables = _read_tables(workspace, gated, (*FEEDS, *VALIDATION))
         with lake(settings(), holder=f"run {run.run_id}: load inputs") as opened:
             opened.commit(run, schema="raw", tables=tables, message=f"feeds of run {run.run_id}")
@@ -286,6 +277,14 @@ def load_inputs(reference: Reference, gated: Reference, deliveries: Sequence[Ref
                 tables={"run_inputs": to_arrow(inputs, AUDIT["run_inputs"])},
                 message=f"inputs of run {run.run_id}",
             )
+
+
+def _inputs(run: Run, deliveries: Sequence[Reference]) -> pd.DataFrame:
+    """Return what the run was given, as ``audit.run_inputs`` records it, by feed."""
+    ordered = sorted(deliveries, key=lambda delivery: str(delivery["feed"]))
+    recorded_at = pd.to_datetime([delivery["pulled_at"] for delivery in ordered]).astype("datetime64[us]")
+    columns = {name: [delivery[name] for delivery in ordered] for name in ("feed", "location", "sha256", "row_count")}
+    return pd.DataFrame({"run_id": run.run_id, **columns, "recorded_at": recorded_at})
 
 
 def build_models(reference: Reference, tag: str) -> None:
@@ -426,7 +425,9 @@ def issue_notices(reference: Reference, gated: Reference, figures: Reference) ->
         return {"files": [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]}
 
 
-def publish_reports(reference: Reference, gated: Reference, figures: Reference, notices: Reference) -> Reference:
+def publish_reports(
+    reference: Reference, gated: Reference, figures: Reference, notices: Reference, deliveries: Sequence[Reference]
+) -> Reference:
     """Write the day report and its tables."""
     from margin_tasks.reporting.writer import write_day_report
 
@@ -434,11 +435,13 @@ def publish_reports(reference: Reference, gated: Reference, figures: Reference, 
     workspace = _workspace(run)
     with _stage(run, "publish", waiting_for="drawing the day report"):
         stages = pd.DataFrame(workspace.stages(), columns=["stage", "elapsed_seconds"])
+        folder = report_folder(settings(), run)
         written = write_day_report(
-            report_folder(settings(), run),
+            folder,
             context=_report_context(run),
-            tables=_report_tables(workspace, gated, figures),
+            tables={**_report_tables(workspace, gated, figures), "run_inputs": _inputs(run, deliveries)},
             stages=stages,
+            notices_href=os.path.relpath(outbox_folder(settings(), run), folder),
         )
         reports = [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]
         return {"files": [*notices["files"], *reports]}
@@ -493,7 +496,7 @@ def seal(reference: Reference, deliveries: Sequence[Reference], published: Refer
             "status": "published",
             "content_hash": content,
             "lake_snapshot": opened.snapshot_id(),
-            "inputs": sorted(deliveries, key=lambda delivery: str(delivery["feed"])),
+            "inputs": _inputs(run, deliveries).drop(columns="run_id").to_dict("records"),
             "outputs": output_frame.drop(columns="run_id").to_dict("records"),
             "documents": published["files"],
         }

@@ -34,11 +34,15 @@ def serve_airflow(here: Settings, *, port: int) -> int:
     click.echo(f"starting Airflow on http://127.0.0.1:{port} (about a minute); its log: {log_file}")
     with airflow_runtime.noise_to(log_file):
         airflow_runtime.prepare_metadata(here)
+    programs = Path(sys.executable).parent
+    # Airflow starts its components by name, whether or not the environment was activated.
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"}
     with log_file.open("ab") as log:
         # Its own process group: the parent alone would leave the components behind when it is ended.
         airflow = subprocess.Popen(  # noqa: S603 - fixed arguments
-            [str(Path(sys.executable).with_name("airflow")), "standalone"],
+            [str(programs / "airflow"), "standalone"],
             stdout=log, stderr=log, start_new_session=True,
+            env=environment,
         )  # fmt: skip
     try:
         if not _answers(port, airflow):

@@ -51,7 +51,8 @@ def mail_bytes(content: NoticeContent, *, html: str, text: str, pdf: bytes, stem
     for name, body in csv_files.items():
         message.add_attachment(body, maintype="text", subtype="csv", filename=name, params={"charset": "utf-8"})
     _fix_boundaries(message, seed=content.call_id)
-    return message.as_bytes()
+    # Headers stay on one line: folded ones come back with stray spaces from some readers.
+    return message.as_bytes(policy=SMTP.clone(max_line_length=998))
 
 
 def plain_spaces(text: str) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from margin_tasks.pricing.black76 import black76_greeks
 from margin_tasks.sample.accounts import ACCOUNTS, Account, Strategy, accounts_of
 from margin_tasks.sample.instruments import TERMS, UNDERLYINGS, expiry_code
-from margin_tasks.sample.market import SampleMarket
+from margin_tasks.sample.market import BUSINESS_DATES, SampleMarket
 from margin_tasks.sample.prices import year_fractions
 
 FloatArray = NDArray[np.float64]
@@ -203,11 +203,12 @@ def day_legs(
 ) -> Iterator[tuple[str, int]]:
     """What an account trades on a day, given its positions in tenths: instrument and signed tenths.
 
-    The size of the reaction grows with the day's fall of the index, so that the crash day has the larger flow.
+    The first day is a fall that is bought; the last is the crash, in which longs are stopped out, sellers of options
+    hedge or buy back, and buyers of puts add.
     """
     coin = account.underlying
     n = float(account.size * (ETH_COINS_PER_BTC if coin == "ETH" else 1))
-    is_crash = chain.market.business_date == date(2026, 2, 5)
+    is_crash = chain.market.business_date == BUSINESS_DATES[-1]
     perpetual_id = perpetual(coin)
     held = positions.get(perpetual_id, 0)
 

@@ -147,19 +147,23 @@ def _load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 def _present_object_store_keys(connection: duckdb.DuckDBPyConnection) -> None:
     """Hand DuckDB the object store's address and keys from the ``AWS_`` variables."""
     options = ["TYPE s3"]
-    for option, variable in (
-        ("KEY_ID", "AWS_ACCESS_KEY_ID"),
-        ("SECRET", "AWS_SECRET_ACCESS_KEY"),
-        ("SESSION_TOKEN", "AWS_SESSION_TOKEN"),
-        ("REGION", "AWS_DEFAULT_REGION"),
+    for option, variables in (
+        ("KEY_ID", ("AWS_ACCESS_KEY_ID",)),
+        ("SECRET", ("AWS_SECRET_ACCESS_KEY",)),
+        ("SESSION_TOKEN", ("AWS_SESSION_TOKEN",)),
+        ("REGION", ("AWS_REGION", "AWS_DEFAULT_REGION")),
     ):
-        if value := os.environ.get(variable):
+        if value := _first_set(*variables):
             options.append(f"{option} {_quoted(value)}")
-    if address := os.environ.get("AWS_ENDPOINT_URL"):
+    if address := _first_set("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         protocol, _, endpoint = address.rstrip("/").rpartition("://")
         is_encrypted = protocol != "http"
         options += [f"ENDPOINT {_quoted(endpoint)}", "URL_STYLE 'path'", f"USE_SSL {str(is_encrypted).lower()}"]
     connection.execute(f"CREATE OR REPLACE SECRET lake_object_store ({', '.join(options)})")
+
+
+def _first_set(*variables: str) -> str | None:
+    return next((value for variable in variables if (value := os.environ.get(variable))), None)
 
 
 def _shut_other_files(connection: duckdb.DuckDBPyConnection, settings: LakeSettings) -> None:

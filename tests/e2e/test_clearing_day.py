@@ -50,7 +50,7 @@ def test_the_manifest_names_inputs_code_parameters_and_outputs(published: Home) 
         assert re.fullmatch(r"[0-9a-f]{64}", entry["sha256"])
         assert entry["row_count"] >= 0
         assert entry["location"]
-        assert entry["pulled_at"]
+        assert entry["recorded_at"]
     for name in ("code_commit", "lock_hash", "parameter_set_id", "lake_snapshot", "outputs", "documents"):
         assert manifest[name]
 

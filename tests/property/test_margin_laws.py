@@ -18,8 +18,6 @@ BOOK = st.dictionaries(st.sampled_from(books.INSTRUMENT_IDS), CONTRACTS, max_siz
 UNITS = st.integers(-(10**13), 10**13)
 
 pytestmark = pytest.mark.filterwarnings("error")
-settings.register_profile("laws", deadline=None, max_examples=60)
-settings.load_profile("laws")
 
 
 def scan(result, account: str = "A") -> dict[str, int]:
@@ -42,11 +40,9 @@ def test_no_requirement_is_negative_and_maintenance_never_exceeds_initial(book, 
 @given(book=BOOK, rulebook_id=st.sampled_from(RULEBOOKS))
 def test_components_add_up_exactly(book, rulebook_id):
     margin = margined(rulebook_id, {"A": book}, conservative={"A": 1})
-    for margin_type, total in (
-        ("initial", margin.result.initial_units), ("maintenance", margin.result.maintenance_units)
-    ):
-        rows = margin.components.query("margin_type == @margin_type")
-        assert sum(rows["amount"], start=Decimal(0)).scaleb(8) == int(total[0])
+    parts = margin.components.set_index("margin_type")["amount"]
+    assert sum(parts.filter(like="initial"), start=Decimal(0)).scaleb(8) == int(margin.result.initial_units[0])
+    assert sum(parts.filter(like="maintenance"), start=Decimal(0)).scaleb(8) == int(margin.result.maintenance_units[0])
 
 
 @given(first=BOOK, second=BOOK)
@@ -73,6 +69,7 @@ def test_scan_risk_scales_with_the_book(book, factor):
         assert abs(scaled[netting_set] - factor * amount) <= factor
 
 
+@settings(max_examples=15)
 @given(accounts=st.dictionaries(st.sampled_from("ABCDEF"), BOOK, min_size=1), rulebook_id=st.sampled_from(RULEBOOKS))
 def test_an_account_is_margined_the_same_beside_others_and_alone(accounts, rulebook_id):
     together = margined(rulebook_id, accounts)
@@ -114,7 +111,7 @@ def test_scenario_outcomes_are_exact_sums(rows):
         [sum(int(q) * int(p) for r, q, p in zip(row, quantity, prices[:, s], strict=True) if r == n) for s in range(2)]
         for n in range(3)
     ]
-    assume(all(sum(abs(int(q)) * 10**13 for r, q in zip(row, quantity, strict=True) if r == n) < 9e26 for n in range(3)))
+    assume(np.bincount(row, weights=np.abs(quantity)).max() * 1e13 < 9e26)
     book = Book(account=row, instrument=np.arange(len(rows)), quantity_units=quantity)
     outcome = scenario_pnl_units(row=row, book=book, pnl_units=prices, rows=3)
     rounded = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ FORWARD = st.floats(1e-2, 1e6)
 MONEYNESS = st.floats(-6.0, 6.0).map(np.exp)
 VOLATILITY = st.floats(0.0, 8.0)
 YEARS = st.floats(0.0, 30.0)
+
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @given(forward=FORWARD, moneyness=MONEYNESS, volatility=VOLATILITY, years=YEARS)

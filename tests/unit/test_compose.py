@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from margin_tasks.pipeline import airflow_runtime
 from margin_tasks.pipeline.hostname import advertised_host
+from margin_tasks.pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -190,6 +191,13 @@ def test_only_those_who_touch_the_lake_know_its_keys(service: str) -> None:
         assert not {"PGPASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(environment(other))
 
 
+def test_settings_of_the_project_have_the_names_that_it_reads() -> None:
+    read_elsewhere = {"MARGIN_ADVERTISED_HOST", "MARGIN_SOURCE_URL"}
+    known = {f"MARGIN_{name.upper()}" for name in Settings.model_fields} | read_elsewhere
+    for service in SERVICES:
+        assert {name for name in environment(service) if name.startswith("MARGIN_")} <= known
+
+
 def test_order_of_start_waits_for_health_and_for_the_preparation() -> None:
     for service in COMPONENTS | {"airflow-init"}:
         for other, wanted in SERVICES[service]["depends_on"].items():
@@ -246,7 +254,7 @@ def test_made_up_secrets_fill_every_gap_and_differ_each_time() -> None:
     assert first != second
     values = dict(line.split("=", 1) for line in first.splitlines() if "=" in line and not line.startswith("#"))
     assert set(values) == set(example_variables())
-    assert all(values.values())
+    assert {name for name, value in values.items() if not value} == {"MARGIN_SOURCE_URL"}
     assert values["MARGIN_CODE_COMMIT"] == "abc1234"
     secrets = [value for name, value in values.items() if SECRET_NAME.search(name)]
     assert len(set(secrets)) == len(secrets) == 12

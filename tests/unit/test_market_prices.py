@@ -8,7 +8,13 @@ import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.market.policy import market_policy_in_force
-from margin_tasks.market.prices import index_price_of, index_prices, instrument_prices, previous_index_prices, refused_rows
+from margin_tasks.market.prices import (
+    index_price_of,
+    index_prices,
+    instrument_prices,
+    previous_index_prices,
+    refused_rows,
+)
 from tests import books
 
 POLICY = market_policy_in_force(books.BUSINESS_DATE)
@@ -117,7 +123,8 @@ def test_the_model_reads_a_forward_between_the_neighbouring_expiries():
     options = master[(master["product_type"] == "option") & (master["underlying"] == "BTC")].set_index("instrument_id")
     marks.loc[options.index[options["expiry_at"] == books.JUNE], "forward_price"] = 63_000.0
     april = books.MARCH + (books.JUNE - books.MARCH) / 3
-    future = master[master["instrument_id"] == books.FUTURE].assign(instrument_id="BTC-APR", expiry_at=pd.Timestamp(april))
+    future = master[master["instrument_id"] == books.FUTURE]
+    future = future.assign(instrument_id="BTC-APR", expiry_at=pd.Timestamp(april))
     priced = instrument_prices(
         future,
         listed=master,

@@ -146,5 +146,6 @@ def test_the_previous_market_is_a_day_earlier_at_the_previous_prices(market):
     call = row(market, books.CALL)
     assert market.previous_levels.index_price[call] == 66_000.0
     assert market.previous_levels.volatility[call] == 0.5
-    assert market.previous_instruments.days_to_expiry[call] == pytest.approx(market.instruments.days_to_expiry[call] + 1)
+    days = market.previous_instruments.days_to_expiry[call], market.instruments.days_to_expiry[call]
+    assert days[0] == pytest.approx(days[1] + 1)
     assert not market.previous_levels.volatility[~market.instruments.is_option].any()

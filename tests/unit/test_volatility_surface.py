@@ -134,7 +134,7 @@ def test_fit_stays_above_the_shorter_expiry():
     assert calendar_gap(grid, shorter=shorter, longer=longer).min() >= 0.0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     level=st.floats(0.1, 1.5),
     skew=st.floats(-0.3, 0.3),
