@@ -47,16 +47,23 @@ def _workspace(run: Run) -> Workspace:
 
 
 @contextmanager
+def _kept_failure(run: Run, name: str) -> Iterator[None]:
+    """Keep the reason when a stage fails, for whoever records the end of the run."""
+    try:
+        yield
+    except MarginError as error:
+        _workspace(run).write_json("failure", {"stage": name, "reason": error.reason, "message": error.message})
+        raise
+
+
+@contextmanager
 def _stage(run: Run, name: str, *, waiting_for: str) -> Iterator[None]:
     """Time a stage, and keep the reason when it fails."""
     workspace = _workspace(run)
     started = time.perf_counter()
     say(name, waiting_for=waiting_for)
-    try:
+    with _kept_failure(run, name):
         yield
-    except MarginError as error:
-        workspace.write_json("failure", {"stage": name, "reason": error.reason, "message": error.message})
-        raise
     elapsed = time.perf_counter() - started
     record = {"stage": name, "elapsed_seconds": elapsed, "recorded_at": _now().isoformat()}
     workspace.write_json(f"stages/{name}", record)
@@ -195,15 +202,18 @@ def feeds_are_complete(reference: Reference) -> bool:
         MarginError: FEED_MISSING once the run has waited as long as it may.
     """
     run = Run.of(reference)
-    missing = feed_source(run.source).missing(run.business_date, run.session)
-    if not missing:
-        return True
-    waited = (_now() - run.as_known_at).total_seconds()
-    reasons = "; ".join(f"{feed}: {why}" for feed, why in sorted(missing.items()))
-    if waited < run.feed_wait_seconds:
-        say(f"waiting for {len(missing)} feeds ({waited:.0f} of {run.feed_wait_seconds:.0f} s): {reasons}")
-        return False
-    with _stage(run, "await feeds", waiting_for="late feeds"):
+    with _kept_failure(run, "await feeds"):
+        missing = feed_source(run.source).missing(run.business_date, run.session)
+        if not missing:
+            return True
+        waited = (_now() - run.as_known_at).total_seconds()
+        reasons = "; ".join(f"{feed}: {why}" for feed, why in sorted(missing.items()))
+        if waited < run.feed_wait_seconds:
+            say(
+                f"waiting for {len(missing)} feeds ({waited:.0f} of {run.feed_wait_seconds:.0f} s): {reasons}",
+                waiting_for="waiting for late feeds",
+            )
+            return False
         raise MarginError(
             FailureReason.FEED_MISSING,
             f"not delivered within {run.feed_wait_seconds:.0f} s: {reasons}; deliver them and run the day again",

@@ -35,9 +35,20 @@ def load(lake_settings: LakeSettings) -> Callable[[SyntheticRun], None]:
 
 @pytest.fixture(scope="session")
 def build(lake_settings: LakeSettings, home: Path) -> Callable[..., ModelBuild]:
-    def build_run(run: SyntheticRun, select: str, *, with_unit_tests: bool = False) -> ModelBuild:
+    def build_run(
+        run: SyntheticRun,
+        select: str,
+        *,
+        with_unit_tests: bool = False,
+        on_line: Callable[[str], None] | None = None,
+    ) -> ModelBuild:
         return build_models(
-            lake_settings, run=run, select=select, work_folder=home / "dbt", with_unit_tests=with_unit_tests
+            lake_settings,
+            run=run,
+            select=select,
+            work_folder=home / "dbt",
+            with_unit_tests=with_unit_tests,
+            on_line=on_line,
         )
 
     return build_run

@@ -100,8 +100,11 @@ def test_building_again_changes_nothing(
     first_run: SyntheticRun,
     build: Callable[..., ModelBuild],
 ) -> None:
-    build(first_run, "tag:figures")
+    lines: list[str] = []
+    build(first_run, "tag:figures", on_line=lines.append)
     assert counts(lake_settings, first_run) == MARTS
+    assert any("model fct_requirement (" in line for line in lines)
+    assert not any("stg_" in line for line in lines)
 
 
 def component_rows(run: SyntheticRun) -> list[dict[str, Any]]:
@@ -121,8 +124,7 @@ def test_a_tampered_component_stops_the_run(
     tampered["amount"] += Decimal("0.00000001")
     run = run.with_rows("risk", "requirement_components", rows)
     load(run)
-    build(run, "tag:inputs")
-    build(run, "tag:figures")
+    build(run, "+fct_reconciliation")
     with pytest.raises(MarginError) as caught:
         reconcile(lake_settings, run)
     assert caught.value.reason is FailureReason.RECONCILIATION_BREAK

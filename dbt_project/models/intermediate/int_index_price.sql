@@ -38,7 +38,7 @@ used as (
 published as (
     select
         asset,
-        any_value(index_price_usd) as index_price_usd
+        max(index_price_usd) as index_price_usd
     from used
     group by asset
 )

@@ -30,8 +30,8 @@ quarantine as (
 refused_prices as (
     select
         json_extract_string(raw_row, '$.instrument_id') as instrument_id,
-        any_value(try_cast(json_extract_string(raw_row, '$.previous_mark_price') as double)) as previous_mark_price,
-        any_value(try_cast(json_extract_string(raw_row, '$.funding_rate') as double)) as funding_rate
+        max(try_cast(json_extract_string(raw_row, '$.previous_mark_price') as double)) as previous_mark_price,
+        max(try_cast(json_extract_string(raw_row, '$.funding_rate') as double)) as funding_rate
     from quarantine
     where feed = 'market_prices'
     group by all
