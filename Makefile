@@ -24,7 +24,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 run: $(READY) ## Run the clearing day of the sample, from feeds to margin calls (DATE=2026-02-05)
-	@$(BIN)/margin run --date $(DATE)
+	@$(BIN)/margin run --date $(DATE) --source sample
 
 up: $(READY) ## Start Airflow with its pages on the same home
 	@$(BIN)/margin up

@@ -52,8 +52,8 @@ Reference = dict[str, Any]
         ),
         "session": Param("EOD", type="string", pattern=r"^(EOD|ITD-[0-9]{2})$", description="EOD, or ITD-nn."),
         "source": Param(
-            "sample", type="string",
-            description="sample, files:DIR, files:s3://bucket/prefix, sql:URL or sql:env:VARIABLE.",
+            None, type=["null", "string"],
+            description="sample, files:DIR, files:s3://bucket/prefix or sql:env:VARIABLE; empty: MARGIN_SOURCE.",
         ),
         "cut_off": Param("21:30", type="string", pattern=r"^[0-2][0-9]:[0-5][0-9]$", description="HH:MM in UTC."),
         "feed_wait_seconds": Param(None, type=["null", "number"], description="How long to wait for late feeds."),

@@ -33,9 +33,7 @@ _date = click.option("--date", "business_date", required=True, metavar="YYYY-MM-
 _session = click.option("--session", default="EOD", show_default=True, help="EOD, or ITD-nn.")
 _source = click.option(
     "--source",
-    default="sample",
-    show_default=True,
-    help="sample, files:DIR, files:s3://bucket/prefix, sql:URL or sql:env:VARIABLE.",
+    help="sample, files:DIR, files:s3://bucket/prefix, sql:URL or sql:env:VARIABLE [default: MARGIN_SOURCE, or sample].",
 )
 _cut_off = click.option(
     "--cut-off",
@@ -92,14 +90,14 @@ def _at_home(home: Path | None) -> Settings:
 )
 @_home
 def run(
-    business_date: str, session: str, source: str, cut_off: str, wait_seconds: float | None, home: Path | None
+    business_date: str, session: str, source: str | None, cut_off: str, wait_seconds: float | None, home: Path | None
 ) -> int:
     """Run a clearing day on Airflow, from feeds to margin calls."""
     from margin_tasks.pipeline.run_command import run_day
 
     here = _at_home(home)
     outcome = run_day(
-        here, business_date=business_date, session=session, source=source, cut_off=cut_off,
+        here, business_date=business_date, session=session, source=source or here.source, cut_off=cut_off,
         feed_wait_seconds=wait_seconds,
     )  # fmt: skip
     if outcome.failure is not None:
@@ -158,11 +156,13 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
 @_source
 @_cut_off
 @_json
-def validate(business_date: str, session: str, source: str, cut_off: str, as_json: bool) -> int:
+def validate(business_date: str, session: str, source: str | None, cut_off: str, as_json: bool) -> int:
     """Pull and check the feeds only: every broken promise, in seconds, and nothing is written."""
     from margin_tasks.pipeline.validate_command import validate_feeds
 
-    report = validate_feeds(business_date=business_date, session=session, source=source, cut_off=cut_off)
+    report = validate_feeds(
+        business_date=business_date, session=session, source=source or settings().source, cut_off=cut_off
+    )
     if as_json:
         _print_json(report)
     else:

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     )
     lake_wait_seconds: float = Field(900.0, description="How long a stage waits for another process on the lake.")
     feed_wait_seconds: float = Field(60.0, description="How long a run waits for feeds that are not delivered yet.")
+    source: str = Field("sample", description="Where feeds are pulled from when a run does not say.")
     account_partitions: int = Field(
         4, ge=1, description="Into how many tasks the accounts are divided; figures do not depend on it."
     )

@@ -48,11 +48,15 @@ def _workspace(run: Run) -> Workspace:
 
 @contextmanager
 def _kept_failure(run: Run, name: str) -> Iterator[None]:
-    """Keep the reason when a stage fails, for whoever records the end of the run."""
+    """Keep the reason when a stage fails, for whoever records the end of the run; a later try that ends well drops it."""
+    workspace = _workspace(run)
     try:
         yield
+        kept = workspace.read_json("failure")
+        if kept is not None and kept["stage"] == name:
+            workspace.remove_json("failure")
     except MarginError as error:
-        _workspace(run).write_json("failure", {"stage": name, "reason": error.reason, "message": error.message})
+        workspace.write_json("failure", {"stage": name, "reason": error.reason, "message": error.message})
         raise
 
 
@@ -90,12 +94,12 @@ def open_run(
     *,
     business_date: str | None,
     session: str,
-    source: str,
+    source: str | None,
     cut_off: str,
     feed_wait_seconds: float | None,
     run_id: str | None = None,
 ) -> Reference:
-    """Give the run its identity and record that it has begun.
+    """Give the run its identity and record that it has begun; without a source, the installation's own is pulled.
 
     Runs that were left behind by a killed process are marked abandoned, and what they had put into the lake is
     taken back; their audit record stays.
@@ -105,7 +109,7 @@ def open_run(
     """
     here = settings()
     day = checked_business_date(business_date)
-    spec = without_secret(source)
+    spec = without_secret(source or here.source)
     run = Run(
         run_id=run_id or new_run_id(),
         business_date=day,

@@ -89,6 +89,10 @@ class Workspace:
         path = self.folder / f"{name}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
+    def remove_json(self, name: str) -> None:
+        """Remove ``<name>.json`` if it is there."""
+        (self.folder / f"{name}.json").unlink(missing_ok=True)
+
     def stages(self) -> list[dict[str, Any]]:
         """Return what each finished stage took, in the order in which they ended."""
         records = [json.loads(path.read_text(encoding="utf-8")) for path in (self.folder / "stages").glob("*.json")]
