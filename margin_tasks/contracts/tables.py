@@ -88,7 +88,8 @@ FEEDS: dict[str, Table] = _by_name(
 # What validation leaves behind (schema `raw`, beside the feeds themselves).
 VALIDATION: dict[str, Table] = _by_name(
     _table("findings", "Every broken promise of a delivery, refused, quarantined or only reported.",
-           "feed file row field? rule severity action value? message", key="feed file row field rule"),
+           "feed file row field? rule severity action value? message",
+           key="feed file row field rule value"),
     _table("quarantine", "Rows set aside: nothing is lost, nothing is silently defaulted.",
            "feed file row rule message raw_row", key="feed file row rule"),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from margin_tasks.contracts.failures import MarginError
+from margin_tasks.contracts.fields import FIELDS
 from margin_tasks.contracts.frames import empty_frame
 from margin_tasks.contracts.rules import RULES, Action, Rule
 from margin_tasks.contracts.tables import VALIDATION
@@ -21,11 +24,23 @@ Mask = npt.NDArray[np.bool_]
 
 WHOLE_FILE = 0
 _LONGEST_VALUE = 200
+_ACCOUNT = "account_id"
 
 
-def _shown(value: object) -> str:
-    text = "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
+def _shown(value: object) -> str | None:
+    if value is None or value == "" or (isinstance(value, float) and np.isnan(value)):
+        return None
+    text = str(value)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _account_of(cells: Sequence[str], header: Sequence[str]) -> dict[str, str]:
+    """The account that a misshapen line is about, when the cell in its place can be one: it is to be flagged."""
+    position = header.index(_ACCOUNT) if _ACCOUNT in header else len(cells)
+    pattern = FIELDS[_ACCOUNT].pattern or ""
+    if position < len(cells) and re.fullmatch(pattern, cells[position]):
+        return {_ACCOUNT: cells[position]}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,7 @@ class _Finding:
     row: int
     field: str | None
     rule: Rule
-    value: str
+    value: str | None
     message: str
 
 
@@ -115,21 +130,28 @@ class Ledger:
         """
         rule = self._rule(feed.name, rule_name)
         texts = feed.column_texts(field_name) if field_name is not None and field_name in feed.texts.columns else None
+        found = {}
         for order, position in enumerate(int(position) for position in positions):
             value = values[order] if values is not None else None if texts is None else texts[position]
             message = messages if isinstance(messages, str) else messages[order]
             finding = self._add(rule, feed.name, feed.files[position], int(feed.rows[position]), field_name, value,
                                 message)
             if rule.action is Action.QUARANTINED and not feed.is_set_aside[position]:
-                feed.is_set_aside[position] = True
-                row = feed.texts.iloc[position].to_dict()
-                self._quarantine.append((finding, json.dumps(row, ensure_ascii=False)))
+                found[position] = finding
+        set_aside = list(found)
+        feed.is_set_aside[set_aside] = True
+        raw_rows = feed.texts.iloc[set_aside].to_dict("records")
+        self._quarantine.extend(
+            (finding, json.dumps(row, ensure_ascii=False))
+            for finding, row in zip(found.values(), raw_rows, strict=True)
+        )
 
     def record_problem(self, feed: DeliveredFeed, problem: DeliveryProblem) -> None:
         """Record a delivered record that is not a row of the feed."""
         finding = self._add(self._rule(feed.name, problem.rule), feed.name, problem.file, problem.row, None,
                             ",".join(problem.cells), problem.message)
-        self._quarantine.append((finding, json.dumps({"_cells": list(problem.cells)}, ensure_ascii=False)))
+        row = {"_cells": list(problem.cells), **_account_of(problem.cells, list(feed.texts.columns))}
+        self._quarantine.append((finding, json.dumps(row, ensure_ascii=False)))
 
     def first_failure(self) -> MarginError | None:
         """The first break that refuses the run, in the order of checking, with the number of the others."""
@@ -140,10 +162,11 @@ class Ledger:
         more = f" (and {others} more {'finding' if others == 1 else 'findings'} that refuse the run)" if others else ""
         return MarginError(reason, f"{first.feed}: {first.message}{more}")
 
-    def quarantined_rules(self, feed: str) -> pd.Series[int]:
-        """Number of set-aside rows of the feed by rule, most frequent first."""
-        names = [finding.rule.name for finding, _ in self._quarantine if finding.feed == feed]
-        return pd.Series(names, dtype="str").value_counts()
+    def most_frequent_cause(self, feed: str) -> tuple[str, int, str]:
+        """Rule for which most rows of the feed were set aside, their number, and the message of the first one."""
+        found = [finding for finding, _ in self._quarantine if finding.feed == feed]
+        rule, count = Counter(finding.rule.name for finding in found).most_common(1)[0]
+        return rule, count, next(finding.message for finding in found if finding.rule.name == rule)
 
     def findings_frame(self) -> pd.DataFrame:
         """All findings as the table ``findings``, ordered by feed, file, row, field and rule."""

@@ -137,6 +137,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_is_undisturbed(published: 
             os.kill(killed.pid, signal.SIGKILL)
             break
     killed.wait(timeout=60)
+    killed.stdout.close()
     assert killed.returncode == -signal.SIGKILL
     home.margin("run", "--date", BUSINESS_DATE)
     abandoned, finished = home.runs()

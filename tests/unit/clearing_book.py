@@ -86,8 +86,9 @@ def valid_book() -> Book:
         "collateral_balances": _frame("collateral_balances", [f"{_DAY},{account},{asset},1000.25"
                                                               for account in accounts for asset in ("USD", "BTC")]),
         "order_book_depth": _frame("order_book_depth", [
-            f"{_DAY},{name},{side},{level},{float(_MARKS[name][0]) * (1 + sign * 0.001 * (level + 1)):.4f},5,{_OBSERVED}"
-            for name in _INSTRUMENTS for side, sign in (("bid", -1), ("ask", 1)) for level in range(3)]),
+            f"{_DAY},{name},{side},{level},{float(mark) * (1 + sign * 0.001 * (level + 1)):.4f},5,{_OBSERVED}"
+            for name, (mark, _, _) in _MARKS.items() for side, sign in (("bid", -1), ("ask", 1))
+            for level in range(3)]),
     }
 
 

@@ -167,7 +167,9 @@ def test_quotes_byte_order_mark_and_windows_lines(folder: Path) -> None:
 
 def test_lines_of_the_wrong_shape_become_problems(folder: Path) -> None:
     (folder / "members.csv").write_bytes(
-        MEMBERS_HEADER + b"M1,One,DE\nM2,Two,DE,b@c.example,more\nM3,\"Three\"x,DE,c@d.example\nM4,Four,DE,d@e.example\n"
+        MEMBERS_HEADER
+        + b"M1,One,DE\nM2,Two,DE,b@c.example,more\n"
+        + b'M3,"Three"x,DE,c@d.example\nM4,Four,DE,d@e.example\n'
     )
     delivery = _pull(folder)
     assert delivery.frame["member_id"].tolist() == ["M4"]

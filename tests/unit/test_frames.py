@@ -75,7 +75,7 @@ def test_more_digits_than_a_decimal_holds_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, Decimal("NaN"), Decimal("Infinity")])
 def test_published_figures_are_finite(value: float | Decimal) -> None:
-    with pytest.raises(ContractError, match="table requirements, column initial_margin, row .*account_id=A01") as error:
+    with pytest.raises(ContractError, match=r"column initial_margin, row .*account_id=A01") as error:
         to_arrow(_requirements(initial_margin=value), REQUIREMENTS)
     assert error.value.reason is FailureReason.FIGURE_NOT_FINITE
     assert error.value.exit_code == 3
@@ -91,9 +91,9 @@ def test_infinity_is_refused_where_empty_is_allowed() -> None:
 
 
 def test_missing_unknown_and_empty_columns_are_named() -> None:
-    with pytest.raises(ContractError, match="missing.*currency.*unknown.*colour"):
+    with pytest.raises(ContractError, match=r"missing.*currency.*unknown.*colour"):
         to_arrow(_requirements().rename(columns={"currency": "colour"}), REQUIREMENTS)
-    with pytest.raises(ContractError, match="column currency.*is empty"):
+    with pytest.raises(ContractError, match=r"column currency.*is empty"):
         to_arrow(_requirements(currency=None), REQUIREMENTS)
     with pytest.raises(ContractError, match="column is_conservative"):
         to_arrow(_requirements(is_conservative="maybe"), REQUIREMENTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from margin_tasks.contracts.failures import FailureReason
@@ -155,7 +155,7 @@ def test_refused(name: str) -> None:
     result = _gate(book, only=feed)
     assert not result.is_accepted
     found = result.findings[result.findings["rule"] == rule]
-    assert set(found["feed"]) == {feed}
+    assert feed in set(found["feed"])
     assert set(found["severity"]) == {"fail"}
     assert set(found["action"]) == {"refused"}
     assert reason in {RULES[rule].reason for rule in result.findings.loc[result.findings["severity"] == "fail", "rule"]}
@@ -292,7 +292,8 @@ def test_quarantined(name: str) -> None:
 def test_accounts_of_rows_set_aside_are_flagged(name: str, flagged: set[str]) -> None:
     book = valid_book()
     QUARANTINED[name].change(book)
-    assert set(_gate(book, only=QUARANTINED[name].feed).flagged_accounts) == flagged
+    feed = QUARANTINED[name].feed.replace("members", "accounts")
+    assert set(_gate(book, only=feed).flagged_accounts) == flagged
 
 
 @pytest.mark.parametrize(
@@ -352,7 +353,10 @@ def test_a_line_of_the_wrong_shape_explains_the_gap_it_leaves(tmp_path: Path) ->
     assert result.is_accepted
     row = result.quarantine.iloc[0]
     assert (row["rule"], row["row"], row["file"]) == ("row_shape", 2, str(folder / "positions.csv"))
-    assert "surplus" in json.loads(row["raw_row"])["_cells"]
+    raw_row = json.loads(row["raw_row"])
+    assert "surplus" in raw_row["_cells"]
+    assert raw_row["account_id"] == "A01"
+    assert result.flagged_accounts == ("A01",)
     assert len(result.frames["positions"]) == 191
 
 
@@ -418,12 +422,15 @@ _NASTY = st.one_of(
     st.floats().map(str),
     st.dates().map(str),
 )
+# A gate takes a second: few examples, always the same ones, and no search for the smallest one that fails.
+_SLOW = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow],
+                 phases=[Phase.explicit, Phase.generate], database=None)
 _CELLS = st.tuples(st.sampled_from(sorted(FEEDS)), st.integers(min_value=0, max_value=10**6),
                    st.integers(min_value=0, max_value=50), _NASTY)
 
 
 @given(st.lists(_CELLS, min_size=1, max_size=12))
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(_SLOW, max_examples=8)
 def test_arbitrary_cells_never_raise_and_every_row_ends_up_once(cells: list[tuple[str, int, int, str | None]]) -> None:
     book = valid_book()
     for feed, row, column, text in cells:
@@ -445,7 +452,7 @@ def test_arbitrary_cells_never_raise_and_every_row_ends_up_once(cells: list[tupl
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(_SLOW, max_examples=20)
 def test_a_feed_of_nothing_but_arbitrary_text_never_raises(data: st.DataObject) -> None:
     feed = data.draw(st.sampled_from(sorted(FEEDS)))
     names = list(FEEDS[feed].column_names)
