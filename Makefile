@@ -36,7 +36,7 @@ test-fast: $(READY) ## Run the tests that need neither servers nor whole clearin
 	@$(BIN)/python -m pytest -m "not services and not e2e"
 
 lint: $(READY) ## Check style, types, layers and SQL
-	@echo "ruff";         $(BIN)/ruff check --quiet .
+	@echo "ruff";         $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@echo "mypy";         $(BIN)/mypy --no-error-summary
 	@echo "import-linter"; $(BIN)/lint-imports --no-timings > /dev/null || $(BIN)/lint-imports
 	@mkdir -p build; echo "sqlfluff";     $(BIN)/sqlfluff lint --nocolor --disable-progress-bar dbt_project > build/sqlfluff.txt 2>&1 || { cat build/sqlfluff.txt; exit 1; }

@@ -88,9 +88,11 @@ def restate_day(market: Path, day: date) -> list[dict[str, str]]:
         + [{"asset": name, "index_price": "1.0", "price_source": "stated"} for name in ("USDC", "USD")],
     )
     slices = {name: fit_underlying(chain[chain["currency"] == name], day) for name in UNDERLYINGS}
-    write(folder / "surface.csv", SURFACE_COLUMNS, [
-        surface_row(name, svi) for name in UNDERLYINGS for svi in slices[name]
-    ])
+    write(
+        folder / "surface.csv",
+        SURFACE_COLUMNS,
+        [surface_row(name, svi) for name in UNDERLYINGS for svi in slices[name]],
+    )
     write(folder / "perpetuals.csv", PERPETUAL_COLUMNS, perpetuals(market, day, taken_at))
     write(folder / "listing.csv", LISTING_COLUMNS, listing(market, chain, taken_at))
     return [fit_error(name, day, chain[chain["currency"] == name], slices[name]) for name in UNDERLYINGS]
@@ -141,9 +143,7 @@ def fit_underlying(chain: pd.DataFrame, day: date, *, is_arbitrage_free: bool = 
             expiry_at=expiry.to_pydatetime(),
             forward_price=round(float(rows["underlying_price"].median()), 2),
             year_fraction=year_fraction,
-            grid=arbitrage_grid(
-                lowest=lowest, highest=highest, standard_deviation=at_the_money * year_fraction**0.5
-            ),
+            grid=arbitrage_grid(lowest=lowest, highest=highest, standard_deviation=at_the_money * year_fraction**0.5),
             shorter=slices[-1] if slices and is_arbitrage_free else None,
             is_arbitrage_free=is_arbitrage_free,
         )
@@ -202,15 +202,19 @@ def price_errors(chain: pd.DataFrame, slices: Iterable[SviSlice], day: date) -> 
             year_fraction=svi.year_fraction - since_cutoff / SECONDS_PER_YEAR,
             is_call=(rows["option_type"] == "call").to_numpy(),
         ) / forward  # fmt: skip
-        parts.append(pd.DataFrame({
-            "instrument_id": rows["instrument_name"],
-            "mark_price": rows["mark_price"],
-            "is_out_of_the_money": np.where(rows["option_type"] == "call", strike >= forward, strike < forward),
-            "is_quoted": (rows["bid_price"].notna() & rows["ask_price"].notna()).to_numpy(),
-            "is_inside": ((price >= rows["bid_price"]) & (price <= rows["ask_price"])).to_numpy(),
-            "volatility_error": np.abs(volatility - rows["mark_iv"].to_numpy()),
-            "price_error": np.abs(price - rows["mark_price"].to_numpy()),
-        }))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "instrument_id": rows["instrument_name"],
+                    "mark_price": rows["mark_price"],
+                    "is_out_of_the_money": np.where(rows["option_type"] == "call", strike >= forward, strike < forward),
+                    "is_quoted": (rows["bid_price"].notna() & rows["ask_price"].notna()).to_numpy(),
+                    "is_inside": ((price >= rows["bid_price"]) & (price <= rows["ask_price"])).to_numpy(),
+                    "volatility_error": np.abs(volatility - rows["mark_iv"].to_numpy()),
+                    "price_error": np.abs(price - rows["mark_price"].to_numpy()),
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 

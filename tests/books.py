@@ -140,8 +140,14 @@ def no_quarantine() -> pd.DataFrame:
 def quarantined(feed: str, **raw_row: str) -> pd.DataFrame:
     """One row of a feed that was set aside."""
     return pd.DataFrame(
-        {"feed": [feed], "file": [f"{feed}.csv"], "row": [2], "rule": ["test"], "message": ["refused"],
-         "raw_row": [json.dumps(raw_row)]}
+        {
+            "feed": [feed],
+            "file": [f"{feed}.csv"],
+            "row": [2],
+            "rule": ["test"],
+            "message": ["refused"],
+            "raw_row": [json.dumps(raw_row)],
+        }
     )
 
 

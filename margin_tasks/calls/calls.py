@@ -52,8 +52,10 @@ def account_margin(
     required = owned.merge(requirements, on=["account_id", "rulebook_id"], how="left", validate="one_to_one")
     without = required.loc[required["initial_margin"].isna()]
     if not without.empty:
-        named = ", ".join(f"{account} ({rulebook})" for account, rulebook in
-                          without[["account_id", "rulebook_id"]].itertuples(index=False, name=None))
+        named = ", ".join(
+            f"{account} ({rulebook})"
+            for account, rulebook in without[["account_id", "rulebook_id"]].itertuples(index=False, name=None)
+        )
         raise ContractError(
             FailureReason.CONTRACT_BROKEN, f"no requirement for account {named}: each needs one under its own rulebook"
         )
@@ -121,9 +123,8 @@ def margin_calls(
     identity = f"{business_date.isoformat()}|{session}|{policy.id}-{policy.version}"
     prefix = f"{business_date:%Y%m%d}-{session}"
     calls = calls.assign(call_id=_call_ids(calls, prefix=prefix, identity=identity))
-    return (
-        calls.sort_values("call_id", ignore_index=True)[list(table.column_names)]
-        .astype({"call_id": "str", "call_status": "str", "due_at": "datetime64[us]"})
+    return calls.sort_values("call_id", ignore_index=True)[list(table.column_names)].astype(
+        {"call_id": "str", "call_status": "str", "due_at": "datetime64[us]"}
     )
 
 

@@ -13,9 +13,7 @@ from margin_tasks.contracts.failures import ContractError, FailureReason, Margin
 from margin_tasks.contracts.tables import RISK
 
 
-def value_collateral(
-    balances: pd.DataFrame, *, asset_prices: pd.DataFrame, policy: CollateralPolicy
-) -> pd.DataFrame:
+def value_collateral(balances: pd.DataFrame, *, asset_prices: pd.DataFrame, policy: CollateralPolicy) -> pd.DataFrame:
     """Value every collateral balance: market value = quantity x price, counted value = market value x (1 - haircut).
 
     A balance that is owed (negative quantity) is a debt and counts in full: a haircut would make it smaller. An asset

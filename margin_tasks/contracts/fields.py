@@ -48,10 +48,17 @@ UNDERLYING_UNIT = "code"
 USD = "USD"
 
 
-def _string(name: str, description: str, *, allowed: tuple[str, ...] = (), pattern: str | None = None,
-            unit: str = "text") -> Field:
-    return Field(name=name, kind=Kind.STRING, unit="code" if allowed or pattern else unit,
-                 description=description, allowed=allowed, pattern=pattern)
+def _string(
+    name: str, description: str, *, allowed: tuple[str, ...] = (), pattern: str | None = None, unit: str = "text"
+) -> Field:
+    return Field(
+        name=name,
+        kind=Kind.STRING,
+        unit="code" if allowed or pattern else unit,
+        description=description,
+        allowed=allowed,
+        pattern=pattern,
+    )
 
 
 def _identifier(name: str, description: str) -> Field:
@@ -66,10 +73,24 @@ def _decimal(name: str, unit: str, description: str, *, minimum: float | None = 
     return Field(name=name, kind=Kind.DECIMAL, unit=unit, description=description, minimum=minimum)
 
 
-def _number(name: str, unit: str, description: str, *, minimum: float | None = None, maximum: float | None = None,
-            is_minimum_exclusive: bool = False) -> Field:
-    return Field(name=name, kind=Kind.NUMBER, unit=unit, description=description, minimum=minimum, maximum=maximum,
-                 is_minimum_exclusive=is_minimum_exclusive)
+def _number(
+    name: str,
+    unit: str,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    is_minimum_exclusive: bool = False,
+) -> Field:
+    return Field(
+        name=name,
+        kind=Kind.NUMBER,
+        unit=unit,
+        description=description,
+        minimum=minimum,
+        maximum=maximum,
+        is_minimum_exclusive=is_minimum_exclusive,
+    )
 
 
 def _price(name: str, unit: str, description: str) -> Field:
@@ -103,32 +124,44 @@ _FIELDS: tuple[Field, ...] = (
     _identifier("member_id", "Clearing member."),
     _string("member_name", "Legal name of the clearing member."),
     _string("country", "Country of incorporation, ISO 3166 alpha-2.", pattern=r"[A-Z]{2}"),
-    _string("contact_email", "Where margin notices of the member go.",
-            pattern=r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"),
+    _string(
+        "contact_email",
+        "Where margin notices of the member go.",
+        pattern=r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}",
+    ),
     _identifier("account_id", "Margin account: positions net inside it and nowhere else."),
     _string("account_name", "What the account is for, in the member's words."),
-    _string("account_type", "Whose positions the account holds.",
-            allowed=("house", "client_individual", "client_omnibus")),
+    _string(
+        "account_type", "Whose positions the account holds.", allowed=("house", "client_individual", "client_omnibus")
+    ),
     _currency("base_currency", "Currency in which the account's requirement is stated and called."),
     _string("rulebook_id", "Margin methodology.", pattern=r"[a-z][a-z0-9_]*"),
     # instruments
     _identifier("instrument_id", "Listed instrument."),
     _string("product_type", "What is traded.", allowed=("spot", "future", "perpetual", "option")),
     _string("underlying", "Underlying index.", pattern=_CURRENCY),
-    _string("settlement_style",
-            "linear: quoted and settled in the quote currency; inverse: settled in the underlying coin.",
-            allowed=("linear", "inverse")),
-    _currency("quote_currency",
-              "Currency of mark_price: the underlying coin for coin-settled options, else USD or a stablecoin."),
+    _string(
+        "settlement_style",
+        "linear: quoted and settled in the quote currency; inverse: settled in the underlying coin.",
+        allowed=("linear", "inverse"),
+    ),
+    _currency(
+        "quote_currency",
+        "Currency of mark_price: the underlying coin for coin-settled options, else USD or a stablecoin.",
+    ),
     _currency("settlement_currency", "Currency in which profit and loss is paid."),
-    _price("contract_multiplier", "underlying units (linear, options) or USD (inverse future, perpetual) per contract",
-           "Size of one contract."),
+    _price(
+        "contract_multiplier",
+        "underlying units (linear, options) or USD (inverse future, perpetual) per contract",
+        "Size of one contract.",
+    ),
     _instant("expiry_at", "Expiry; empty for spot and perpetuals."),
     _price("strike_price", "USD per unit of the underlying", "Strike of an option; empty otherwise."),
     _string("option_type", "Right of an option; empty otherwise.", allowed=("call", "put")),
     # positions and trades
-    _decimal("quantity", "contracts, or units of the asset",
-             "Signed size: long or held positive, short or owed negative."),
+    _decimal(
+        "quantity", "contracts, or units of the asset", "Signed size: long or held positive, short or owed negative."
+    ),
     _decimal("previous_quantity", "contracts", "Signed size at the previous close: quantity less the day's trades."),
     _identifier("trade_id", "Trade; one row for each side."),
     _price("trade_price", QUOTE, "Price at which the trade was done."),
@@ -137,17 +170,34 @@ _FIELDS: tuple[Field, ...] = (
     _price("mark_price", QUOTE, "Settlement mark of the day."),
     _price("bid_price", QUOTE, "Best bid."),
     _price("ask_price", QUOTE, "Best ask."),
-    _price("forward_price", "USD per unit of the underlying",
-           "Forward of the instrument's expiry; the index for spot and perpetuals."),
-    _number("mark_iv", "annualised, 1 = 100 %", "Black-76 implied volatility of the mark; empty unless an option.",
-            minimum=0.01, maximum=10.0),
+    _price(
+        "forward_price",
+        "USD per unit of the underlying",
+        "Forward of the instrument's expiry; the index for spot and perpetuals.",
+    ),
+    _number(
+        "mark_iv",
+        "annualised, 1 = 100 %",
+        "Black-76 implied volatility of the mark; empty unless an option.",
+        minimum=0.01,
+        maximum=10.0,
+    ),
     _price("previous_mark_price", QUOTE, "Settlement mark of the previous clearing day; empty when newly listed."),
-    _price("previous_forward_price", "USD per unit of the underlying",
-           "forward_price of the previous clearing day; empty when newly listed."),
-    _number("previous_mark_iv", "annualised, 1 = 100 %", "mark_iv of the previous clearing day.",
-            minimum=0.01, maximum=10.0),
-    _number("funding_rate", "fraction of notional per day",
-            "Funding of the day: longs pay when positive; perpetuals only.", minimum=-0.5, maximum=0.5),
+    _price(
+        "previous_forward_price",
+        "USD per unit of the underlying",
+        "forward_price of the previous clearing day; empty when newly listed.",
+    ),
+    _number(
+        "previous_mark_iv", "annualised, 1 = 100 %", "mark_iv of the previous clearing day.", minimum=0.01, maximum=10.0
+    ),
+    _number(
+        "funding_rate",
+        "fraction of notional per day",
+        "Funding of the day: longs pay when positive; perpetuals only.",
+        minimum=-0.5,
+        maximum=0.5,
+    ),
     _instant("observed_at", "When the quote was taken."),
     _identifier("venue", "Trading venue that quoted the price."),
     _identifier("asset", "Currency, coin or token."),
@@ -172,8 +222,11 @@ _FIELDS: tuple[Field, ...] = (
     _string("raw_row", "The whole row as delivered, as JSON."),
     # valuation and risk
     _price("underlying_price", "USD per unit of the underlying", "Index level used in valuation."),
-    _number("contract_value_usd", "USD per contract",
-            "Value of one contract in USD; 0 for futures and perpetuals, whose gains are settled daily."),
+    _number(
+        "contract_value_usd",
+        "USD per contract",
+        "Value of one contract in USD; 0 for futures and perpetuals, whose gains are settled daily.",
+    ),
     _number("delta", "units of the underlying per contract", "First derivative of value to the forward."),
     _number("gamma", "units of the underlying per contract, per USD", "Second derivative of value to the forward."),
     _number("vega_usd", "USD per contract, per 1.00 of volatility", "Derivative of value to volatility."),
@@ -197,8 +250,11 @@ _FIELDS: tuple[Field, ...] = (
     # position values and settlement
     _decimal("notional_amount", USD, "Size of the position at the index or mark, unsigned.", minimum=0.0),
     _decimal("net_option_value", USD, "Value of the option positions: long positive, short negative."),
-    _decimal("variation_margin", USD,
-             "The day's settlement gain (positive) or loss: marks on carried positions and trades of the day."),
+    _decimal(
+        "variation_margin",
+        USD,
+        "The day's settlement gain (positive) or loss: marks on carried positions and trades of the day.",
+    ),
     _decimal("premium_amount", USD, "Option premium of the day's trades: received positive, paid negative."),
     _decimal("funding_amount", USD, "Perpetual funding of the day: received positive, paid negative."),
     _decimal("settlement_amount", USD, "variation_margin + premium_amount + funding_amount."),
@@ -213,8 +269,9 @@ _FIELDS: tuple[Field, ...] = (
     _decimal("deficit", USD, "Requirement not covered by equity.", minimum=0.0),
     _decimal("excess", USD, "Equity not needed by the requirement.", minimum=0.0),
     _identifier("call_id", "Margin call: the same inputs give the same identifier."),
-    _decimal("call_amount", USD, "Amount called: the deficit after threshold, minimum transfer and rounding.",
-             minimum=0.0),
+    _decimal(
+        "call_amount", USD, "Amount called: the deficit after threshold, minimum transfer and rounding.", minimum=0.0
+    ),
     _decimal("variation_call_amount", USD, "Part of the call that settles the day's loss.", minimum=0.0),
     _decimal("initial_call_amount", USD, "Part of the call that restores initial margin.", minimum=0.0),
     _instant("due_at", "When the call must be met."),
@@ -224,8 +281,7 @@ _FIELDS: tuple[Field, ...] = (
     _decimal("market_effect", USD, "Change of the requirement due to prices, volatility and time, book unchanged."),
     _decimal("trading_effect", USD, "Change of the requirement due to the day's trades, in today's market."),
     # audit
-    _string("status", "State of the run.",
-            allowed=("running", "published", "refused", "failed", "abandoned")),
+    _string("status", "State of the run.", allowed=("running", "published", "refused", "failed", "abandoned")),
     _string("failure_reason", "Reason from the closed list of failures; empty when none."),
     _instant("recorded_at", "When the row was written."),
     _string("stage", "Stage of the clearing run."),

@@ -226,8 +226,12 @@ def to_typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
         if parsed.is_unreadable.any():
             position = int(np.argmax(parsed.is_unreadable))
             raise _cell_error(
-                raw, table, column, position,
-                f"{texts[position]!r} is not {TEXT_FORM_NAMES[column.field.kind]}", FailureReason.CONTRACT_BROKEN,
+                raw,
+                table,
+                column,
+                position,
+                f"{texts[position]!r} is not {TEXT_FORM_NAMES[column.field.kind]}",
+                FailureReason.CONTRACT_BROKEN,
             )
         if not column.is_nullable and is_empty.any():
             raise _cell_error(raw, table, column, int(np.argmax(is_empty)), "is empty", FailureReason.CONTRACT_BROKEN)
@@ -423,20 +427,28 @@ def _quantised_cell(frame: pd.DataFrame, table: Table, column: Column, position:
         return None
     value = cell if isinstance(cell, Decimal) else Decimal(cell)
     if not value.is_finite():
-        raise _cell_error(frame, table, column, position, f"is {cell}, not a finite number",
-                          FailureReason.FIGURE_NOT_FINITE)
+        raise _cell_error(
+            frame, table, column, position, f"is {cell}, not a finite number", FailureReason.FIGURE_NOT_FINITE
+        )
     return quantise(value)
 
 
-def _refuse_non_finite(frame: pd.DataFrame, table: Table, column: Column, floats: npt.NDArray[np.float64],
-                       is_empty: npt.NDArray[np.bool_]) -> None:
+def _refuse_non_finite(
+    frame: pd.DataFrame, table: Table, column: Column, floats: npt.NDArray[np.float64], is_empty: npt.NDArray[np.bool_]
+) -> None:
     is_refused = ~np.isfinite(floats)
     if column.is_nullable:
         is_refused &= ~is_empty
     if is_refused.any():
         position = int(np.argmax(is_refused))
-        raise _cell_error(frame, table, column, position, f"is {floats[position]}, not a finite number",
-                          FailureReason.FIGURE_NOT_FINITE)
+        raise _cell_error(
+            frame,
+            table,
+            column,
+            position,
+            f"is {floats[position]}, not a finite number",
+            FailureReason.FIGURE_NOT_FINITE,
+        )
 
 
 def _with_nulls(array: pa.Array, is_empty: npt.NDArray[np.bool_]) -> pa.Array:
@@ -520,8 +532,9 @@ def _require_columns(frame: pd.DataFrame, table: Table, *, is_exact: bool = Fals
         )
 
 
-def _cell_error(frame: pd.DataFrame, table: Table, column: Column, position: int, detail: str,
-                reason: FailureReason) -> ContractError:
+def _cell_error(
+    frame: pd.DataFrame, table: Table, column: Column, position: int, detail: str, reason: FailureReason
+) -> ContractError:
     row = frame.iloc[position]
     key = ", ".join(f"{name}={row[name]}" for name in table.key)
     return ContractError(reason, f"table {table.name}, column {column.name}, row {key}: {detail}")

@@ -165,9 +165,11 @@ def data_dictionary() -> str:
     parts.append("\n## Feeds\n\n")
     for table in FEEDS.values():
         emptiness = "may be without rows" if table.name in FEEDS_THAT_MAY_BE_EMPTY else "must have rows"
-        parts.append(f"### {table.name}\n\n{table.description} File: `{table.name}.csv` or `{table.name}.parquet`; "
-                     f"{emptiness}. Key: {_names(table.key)}.\n\n{_columns_text(table.columns)}\n"
-                     f"{_own_rules_text(table)}\n\n")
+        parts.append(
+            f"### {table.name}\n\n{table.description} File: `{table.name}.csv` or `{table.name}.parquet`; "
+            f"{emptiness}. Key: {_names(table.key)}.\n\n{_columns_text(table.columns)}\n"
+            f"{_own_rules_text(table)}\n\n"
+        )
     parts.append(
         "## Rules\n\nA rule that is `refused` fails the run before any figure is computed; a row that is "
         "`quarantined` is set aside with its reason, and the accounts concerned are margined conservatively; what is "
@@ -176,19 +178,24 @@ def data_dictionary() -> str:
     )
     for rule in RULES.values():
         feeds = "all" if rule.feeds == ALL_FEEDS else ", ".join(rule.feeds)
-        parts.append(f"| {rule.name} | {rule.description} | {rule.severity} | {rule.action} | "
-                     f"{rule.reason or ''} | {feeds} |\n")
-    parts.append("\n## Lake tables\n\nEvery table begins with the identity of the run that wrote the row "
-                 "(`run_id`, `business_date`, `session`), unless these are columns of its own. "
-                 "Keys hold within a run.\n\n")
+        parts.append(
+            f"| {rule.name} | {rule.description} | {rule.severity} | {rule.action} | {rule.reason or ''} | {feeds} |\n"
+        )
+    parts.append(
+        "\n## Lake tables\n\nEvery table begins with the identity of the run that wrote the row "
+        "(`run_id`, `business_date`, `session`), unless these are columns of its own. "
+        "Keys hold within a run.\n\n"
+    )
     for schema, tables in SCHEMAS.items():
         parts.append(f"### Schema {schema}\n\n{_SCHEMA_DESCRIPTIONS[schema]}\n\n")
         if schema == "raw":
             parts.append(f"The feeds {', '.join(f'`{name}`' for name in FEEDS)} with the columns above, and:\n\n")
         for table in tables.values():
             if table.name not in FEEDS:
-                parts.append(f"#### {schema}.{table.name}\n\n{table.description} Key: {_names(table.key)}.\n\n"
-                             f"{_columns_text(table.columns)}\n")
+                parts.append(
+                    f"#### {schema}.{table.name}\n\n{table.description} Key: {_names(table.key)}.\n\n"
+                    f"{_columns_text(table.columns)}\n"
+                )
     return "".join(parts).rstrip("\n") + "\n"
 
 

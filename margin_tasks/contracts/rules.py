@@ -75,85 +75,175 @@ _RULES: tuple[Rule, ...] = (
     # the delivery as a whole
     _refuse("source_unreachable", ALL_FEEDS, FailureReason.SOURCE_UNREACHABLE, "The source answers."),
     _refuse("feed_missing", ALL_FEEDS, FailureReason.FEED_MISSING, "Every feed is delivered, if need be without rows."),
-    _refuse("feed_incomplete", ALL_FEEDS, FailureReason.FEED_INCOMPLETE,
-            "The delivery is declared complete by its _SUCCESS marker."),
-    _refuse("file_truncated", ALL_FEEDS, FailureReason.FILE_TRUNCATED,
-            "The file is whole: every line ends, every quote closes, Parquet has its footer."),
-    _refuse("file_unreadable", ALL_FEEDS, FailureReason.FILE_UNREADABLE,
-            "The file is UTF-8 CSV or Parquet, the table can be read, and the feed is there once."),
-    _refuse("manifest_mismatch", ALL_FEEDS, FailureReason.MANIFEST_MISMATCH,
-            "Where a manifest is delivered, hash and number of rows are as it promises."),
-    _refuse("header_mismatch", ALL_FEEDS, FailureReason.HEADER_MISMATCH,
-            "The columns are exactly those of the feed, in any order."),
-    _refuse("feed_empty", tuple(name for name in ALL_FEEDS if name not in FEEDS_THAT_MAY_BE_EMPTY),
-            FailureReason.FEED_EMPTY, "The feed has at least one usable row."),
-    _refuse("wrong_business_date", DATED_FEEDS, FailureReason.WRONG_BUSINESS_DATE,
-            "The feed is not entirely of another day."),
-    _refuse("quarantine_limit", ALL_FEEDS, FailureReason.QUARANTINE_LIMIT,
-            f"No more than {QUARANTINE_LIMIT:.0%} of the feed's rows (and more than one row) are set aside, "
-            "for whatever reasons."),
+    _refuse(
+        "feed_incomplete",
+        ALL_FEEDS,
+        FailureReason.FEED_INCOMPLETE,
+        "The delivery is declared complete by its _SUCCESS marker.",
+    ),
+    _refuse(
+        "file_truncated",
+        ALL_FEEDS,
+        FailureReason.FILE_TRUNCATED,
+        "The file is whole: every line ends, every quote closes, Parquet has its footer.",
+    ),
+    _refuse(
+        "file_unreadable",
+        ALL_FEEDS,
+        FailureReason.FILE_UNREADABLE,
+        "The file is UTF-8 CSV or Parquet, the table can be read, and the feed is there once.",
+    ),
+    _refuse(
+        "manifest_mismatch",
+        ALL_FEEDS,
+        FailureReason.MANIFEST_MISMATCH,
+        "Where a manifest is delivered, hash and number of rows are as it promises.",
+    ),
+    _refuse(
+        "header_mismatch",
+        ALL_FEEDS,
+        FailureReason.HEADER_MISMATCH,
+        "The columns are exactly those of the feed, in any order.",
+    ),
+    _refuse(
+        "feed_empty",
+        tuple(name for name in ALL_FEEDS if name not in FEEDS_THAT_MAY_BE_EMPTY),
+        FailureReason.FEED_EMPTY,
+        "The feed has at least one usable row.",
+    ),
+    _refuse(
+        "wrong_business_date",
+        DATED_FEEDS,
+        FailureReason.WRONG_BUSINESS_DATE,
+        "The feed is not entirely of another day.",
+    ),
+    _refuse(
+        "quarantine_limit",
+        ALL_FEEDS,
+        FailureReason.QUARANTINE_LIMIT,
+        f"No more than {QUARANTINE_LIMIT:.0%} of the feed's rows (and more than one row) are set aside, "
+        "for whatever reasons.",
+    ),
     # one row by itself
     _quarantine("row_shape", ALL_FEEDS, "A line has as many cells as the header and quotes them correctly."),
     _quarantine("required_value", ALL_FEEDS, "A field that may not be empty has a value."),
-    _quarantine("text_form", ALL_FEEDS,
-                "The text is written as its kind asks: numbers are plain numbers (no NaN, no infinity), days "
-                "YYYY-MM-DD, instants ISO 8601, text a single line without control characters."),
-    _quarantine("representable", ALL_FEEDS,
-                "The text stands for a value that can be held exactly: no 1e400, no 30 February, no ninth decimal "
-                "of a quantity."),
+    _quarantine(
+        "text_form",
+        ALL_FEEDS,
+        "The text is written as its kind asks: numbers are plain numbers (no NaN, no infinity), days "
+        "YYYY-MM-DD, instants ISO 8601, text a single line without control characters.",
+    ),
+    _quarantine(
+        "representable",
+        ALL_FEEDS,
+        "The text stands for a value that can be held exactly: no 1e400, no 30 February, no ninth decimal "
+        "of a quantity.",
+    ),
     _quarantine("vocabulary", ALL_FEEDS, "The value is one of the field's closed list."),
     _quarantine("pattern", ALL_FEEDS, "The value matches the field's pattern."),
-    _quarantine("range", ALL_FEEDS,
-                "The number lies in the field's range: prices above zero, implied volatilities within their bounds."),
+    _quarantine(
+        "range",
+        ALL_FEEDS,
+        "The number lies in the field's range: prices above zero, implied volatilities within their bounds.",
+    ),
     _quarantine("other_business_date", DATED_FEEDS, "The row is of the business date."),
     _quarantine("after_business_date", ("price_history",), "A historical close is not later than the business date."),
     # rows among each other
-    _refuse("duplicate_position", ("positions",), FailureReason.DUPLICATE_KEY,
-            "An account's position in an instrument is delivered once; a book with two is not trusted."),
-    _refuse("conflicting_rows", FEEDS_WITHOUT_CONFLICTS, FailureReason.DUPLICATE_KEY,
-            "No two different rows have the same key."),
-    _quarantine("repeated_row", tuple(name for name in ALL_FEEDS if name != "positions"),
-                "A row is delivered once; an identical repetition is set aside."),
-    _quarantine("contradicting_rows", _OTHER_KEYED_FEEDS,
-                "No two different rows have the same key; all of them are set aside."),
+    _refuse(
+        "duplicate_position",
+        ("positions",),
+        FailureReason.DUPLICATE_KEY,
+        "An account's position in an instrument is delivered once; a book with two is not trusted.",
+    ),
+    _refuse(
+        "conflicting_rows",
+        FEEDS_WITHOUT_CONFLICTS,
+        FailureReason.DUPLICATE_KEY,
+        "No two different rows have the same key.",
+    ),
+    _quarantine(
+        "repeated_row",
+        tuple(name for name in ALL_FEEDS if name != "positions"),
+        "A row is delivered once; an identical repetition is set aside.",
+    ),
+    _quarantine(
+        "contradicting_rows", _OTHER_KEYED_FEEDS, "No two different rows have the same key; all of them are set aside."
+    ),
     # one feed against another
     _quarantine("unknown_member", ("accounts",), "The account's member is an accepted row of members."),
     _quarantine("unknown_rulebook", ("accounts",), "The account's rulebook is in force on the business date."),
-    _quarantine("contract_terms", ("instruments",),
-                "Options have strike, right and expiry; futures an expiry; perpetuals and spots none of them. Inverse "
-                "contracts settle in the underlying, linear ones in the quote currency."),
+    _quarantine(
+        "contract_terms",
+        ("instruments",),
+        "Options have strike, right and expiry; futures an expiry; perpetuals and spots none of them. Inverse "
+        "contracts settle in the underlying, linear ones in the quote currency.",
+    ),
     _quarantine("expired_instrument", ("instruments",), "The instrument expires after the cut-off."),
-    _quarantine("unknown_account", ("positions", "trades", "collateral_balances"),
-                "The account is an accepted row of accounts."),
-    _quarantine("unknown_instrument", ("positions", "trades", "market_prices", "order_book_depth"),
-                "The instrument is an accepted row of instruments."),
+    _quarantine(
+        "unknown_account", ("positions", "trades", "collateral_balances"), "The account is an accepted row of accounts."
+    ),
+    _quarantine(
+        "unknown_instrument",
+        ("positions", "trades", "market_prices", "order_book_depth"),
+        "The instrument is an accepted row of instruments.",
+    ),
     _quarantine("implied_volatility_missing", ("market_prices",), "An option's price row has its implied volatility."),
     _quarantine("unpriced_asset", ("collateral_balances",), "A collateral asset other than USD has an index quote."),
-    _quarantine("stale_beyond_limit", QUOTE_FEEDS,
-                f"A quote is at most {HARD_AGE_HOURS} hours old at the cut-off."),
+    _quarantine("stale_beyond_limit", QUOTE_FEEDS, f"A quote is at most {HARD_AGE_HOURS} hours old at the cut-off."),
     _report("stale", QUOTE_FEEDS, f"A quote is at most {SOFT_AGE_MINUTES} minutes old at the cut-off."),
-    _report("after_cut_off", (*QUOTE_FEEDS, "trades"),
-            f"A quote or trade is at most {CLOCK_TOLERANCE_MINUTES} minutes later than the cut-off."),
+    _report(
+        "after_cut_off",
+        (*QUOTE_FEEDS, "trades"),
+        f"A quote or trade is at most {CLOCK_TOLERANCE_MINUTES} minutes later than the cut-off.",
+    ),
     _report("before_the_day", ("trades",), f"A trade of the day is at most {HARD_AGE_HOURS} hours before the cut-off."),
     _report("crossed_quotes", ("market_prices",), "The best bid is not above the best ask."),
-    _report("index_dispersion", ("index_quotes",),
-            f"A venue's price is within {INDEX_DISPERSION_LIMIT:.0%} of the median of the venues."),
-    _report("trade_sides", ("trades",),
-            "The sides of a trade name one instrument and one price, and their quantities add up to zero."),
+    _report(
+        "index_dispersion",
+        ("index_quotes",),
+        f"A venue's price is within {INDEX_DISPERSION_LIMIT:.0%} of the median of the venues.",
+    ),
+    _report(
+        "trade_sides",
+        ("trades",),
+        "The sides of a trade name one instrument and one price, and their quantities add up to zero.",
+    ),
     _report("instrument_without_price", ("market_prices",), "Every listed instrument has a price row."),
-    _report("held_without_price", ("market_prices",),
-            "An instrument that is held or traded has an accepted price; otherwise its previous mark or the model "
-            "stands in, and the accounts that hold it are margined conservatively."),
-    _refuse("price_unavailable", ("market_prices",), FailureReason.PRICE_UNAVAILABLE,
-            "An instrument that is held or traded has a price, or something to derive one from."),
-    _refuse("carried_without_mark", ("market_prices",), FailureReason.PRICE_UNAVAILABLE,
-            "A future or perpetual carried from the previous day has the previous day's mark."),
-    _refuse("index_unavailable", ("index_quotes",), FailureReason.PRICE_UNAVAILABLE,
-            "The underlying and the settlement currency of every instrument held or traded have an index quote."),
-    _refuse("book_not_flat", ("positions",), FailureReason.BOOK_NOT_FLAT,
-            "The clearing house's positions in every instrument add up to zero."),
-    _report("book_gap_explained", ("positions",),
-            "Where positions do not add up to zero, rows that were set aside account for the gap."),
+    _report(
+        "held_without_price",
+        ("market_prices",),
+        "An instrument that is held or traded has an accepted price; otherwise its previous mark or the model "
+        "stands in, and the accounts that hold it are margined conservatively.",
+    ),
+    _refuse(
+        "price_unavailable",
+        ("market_prices",),
+        FailureReason.PRICE_UNAVAILABLE,
+        "An instrument that is held or traded has a price, or something to derive one from.",
+    ),
+    _refuse(
+        "carried_without_mark",
+        ("market_prices",),
+        FailureReason.PRICE_UNAVAILABLE,
+        "A future or perpetual carried from the previous day has the previous day's mark.",
+    ),
+    _refuse(
+        "index_unavailable",
+        ("index_quotes",),
+        FailureReason.PRICE_UNAVAILABLE,
+        "The underlying and the settlement currency of every instrument held or traded have an index quote.",
+    ),
+    _refuse(
+        "book_not_flat",
+        ("positions",),
+        FailureReason.BOOK_NOT_FLAT,
+        "The clearing house's positions in every instrument add up to zero.",
+    ),
+    _report(
+        "book_gap_explained",
+        ("positions",),
+        "Where positions do not add up to zero, rows that were set aside account for the gap.",
+    ),
 )
 
 RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}

@@ -58,90 +58,169 @@ def _by_name(*tables: Table) -> dict[str, Table]:
 
 # Feeds, in the order in which they are pulled and checked.
 FEEDS: dict[str, Table] = _by_name(
-    _table("members", "Clearing members.",
-           "member_id member_name country contact_email", key="member_id"),
-    _table("accounts", "Margin accounts of the members and the rulebook each is under.",
-           "account_id member_id account_name account_type base_currency rulebook_id", key="account_id"),
-    _table("instruments", "Contract master: everything that may be held or traded.",
-           "instrument_id product_type underlying settlement_style quote_currency settlement_currency "
-           "contract_multiplier expiry_at? strike_price? option_type?", key="instrument_id"),
-    _table("positions", "Positions at the cut-off; for every instrument the clearing house's book sums to zero.",
-           "business_date account_id instrument_id quantity", key="business_date account_id instrument_id"),
-    _table("trades", "Trades of the day, one row for each side; already inside the positions.",
-           "business_date trade_id account_id instrument_id quantity trade_price traded_at",
-           key="business_date trade_id account_id"),
-    _table("market_prices", "Marks of the day and of the previous clearing day, one row for each instrument.",
-           "business_date instrument_id mark_price bid_price? ask_price? forward_price mark_iv? "
-           "previous_mark_price? previous_forward_price? previous_mark_iv? funding_rate? observed_at",
-           key="business_date instrument_id"),
-    _table("index_quotes", "Index constituents: one USD price for each asset and venue.",
-           "business_date asset venue index_price observed_at", key="business_date asset venue"),
-    _table("price_history", "Daily closes up to the business date.",
-           "price_date asset close_price price_source", key="price_date asset"),
-    _table("collateral_balances", "Collateral held, before the day's settlement.",
-           "business_date account_id asset quantity", key="business_date account_id asset"),
-    _table("order_book_depth", "Resting orders near the touch.",
-           "business_date instrument_id side level level_price level_quantity observed_at",
-           key="business_date instrument_id side level"),
+    _table("members", "Clearing members.", "member_id member_name country contact_email", key="member_id"),
+    _table(
+        "accounts",
+        "Margin accounts of the members and the rulebook each is under.",
+        "account_id member_id account_name account_type base_currency rulebook_id",
+        key="account_id",
+    ),
+    _table(
+        "instruments",
+        "Contract master: everything that may be held or traded.",
+        "instrument_id product_type underlying settlement_style quote_currency settlement_currency "
+        "contract_multiplier expiry_at? strike_price? option_type?",
+        key="instrument_id",
+    ),
+    _table(
+        "positions",
+        "Positions at the cut-off; for every instrument the clearing house's book sums to zero.",
+        "business_date account_id instrument_id quantity",
+        key="business_date account_id instrument_id",
+    ),
+    _table(
+        "trades",
+        "Trades of the day, one row for each side; already inside the positions.",
+        "business_date trade_id account_id instrument_id quantity trade_price traded_at",
+        key="business_date trade_id account_id",
+    ),
+    _table(
+        "market_prices",
+        "Marks of the day and of the previous clearing day, one row for each instrument.",
+        "business_date instrument_id mark_price bid_price? ask_price? forward_price mark_iv? "
+        "previous_mark_price? previous_forward_price? previous_mark_iv? funding_rate? observed_at",
+        key="business_date instrument_id",
+    ),
+    _table(
+        "index_quotes",
+        "Index constituents: one USD price for each asset and venue.",
+        "business_date asset venue index_price observed_at",
+        key="business_date asset venue",
+    ),
+    _table(
+        "price_history",
+        "Daily closes up to the business date.",
+        "price_date asset close_price price_source",
+        key="price_date asset",
+    ),
+    _table(
+        "collateral_balances",
+        "Collateral held, before the day's settlement.",
+        "business_date account_id asset quantity",
+        key="business_date account_id asset",
+    ),
+    _table(
+        "order_book_depth",
+        "Resting orders near the touch.",
+        "business_date instrument_id side level level_price level_quantity observed_at",
+        key="business_date instrument_id side level",
+    ),
 )
 
 # What validation leaves behind (schema `raw`, beside the feeds themselves).
 VALIDATION: dict[str, Table] = _by_name(
-    _table("findings", "Every broken promise of a delivery, refused, quarantined or only reported.",
-           "feed file row field? rule severity action value? message",
-           key="feed file row field rule value"),
-    _table("quarantine", "Rows set aside: nothing is lost, nothing is silently defaulted.",
-           "feed file row rule message raw_row", key="feed file row rule"),
+    _table(
+        "findings",
+        "Every broken promise of a delivery, refused, quarantined or only reported.",
+        "feed file row field? rule severity action value? message",
+        key="feed file row field rule value",
+    ),
+    _table(
+        "quarantine",
+        "Rows set aside: nothing is lost, nothing is silently defaulted.",
+        "feed file row rule message raw_row",
+        key="feed file row rule",
+    ),
 )
 
 # What valuation and margining write (schema `risk`). Amounts are USD unless a currency stands beside them.
 RISK: dict[str, Table] = _by_name(
-    _table("valuations", "Every instrument held or traded: value and sensitivities of one long contract.",
-           "instrument_id underlying settlement_currency mark_price forward_price mark_iv? underlying_price "
-           "contract_value_usd delta gamma vega_usd theta_usd price_source is_fallback_price", key="instrument_id"),
-    _table("scenarios", "The scenario grid of each scan-based rulebook.",
-           "rulebook_id underlying scenario_id price_move volatility_move weight",
-           key="rulebook_id underlying scenario_id"),
-    _table("risk_arrays", "Value change of one long contract in every scenario of its underlying.",
-           "rulebook_id instrument_id scenario_id pnl_per_contract", key="rulebook_id instrument_id scenario_id"),
-    _table("account_scenario_pnl", "Profit and loss of every account and netting set in every scenario.",
-           "rulebook_id account_id netting_set scenario_id pnl_amount is_binding",
-           key="rulebook_id account_id netting_set scenario_id"),
-    _table("position_values", "Every position: value, the day's settlement and its part in the worst scenario.",
-           "account_id instrument_id quantity previous_quantity notional_amount delta_usd net_option_value "
-           "variation_margin premium_amount funding_amount settlement_amount worst_scenario_pnl",
-           key="account_id instrument_id"),
-    _table("requirement_components", "The requirement of every account under every rulebook, part by part.",
-           "rulebook_id account_id netting_set component margin_type amount currency scenario_id?",
-           key="rulebook_id account_id netting_set component margin_type"),
-    _table("requirements", "The requirement of every account under every rulebook, as totalled by the array engine.",
-           "rulebook_id account_id initial_margin maintenance_margin currency is_conservative",
-           key="rulebook_id account_id"),
-    _table("collateral_values", "Every collateral balance, before and after haircut.",
-           "account_id asset quantity asset_price_usd haircut market_value collateral_value", key="account_id asset"),
-    _table("account_margin", "Requirement against equity of every account under its own rulebook.",
-           "account_id member_id rulebook_id initial_margin maintenance_margin collateral_value net_option_value "
-           "settlement_amount equity deficit excess currency is_conservative", key="account_id"),
-    _table("requirement_changes", "Why the requirement moved since the previous clearing day.",
-           "account_id rulebook_id previous_initial_margin market_effect trading_effect initial_margin currency",
-           key="account_id"),
-    _table("margin_calls", "Calls of the run; one at the most for each account.",
-           "call_id account_id member_id call_amount variation_call_amount initial_call_amount deficit currency "
-           "due_at call_status", key="call_id"),
+    _table(
+        "valuations",
+        "Every instrument held or traded: value and sensitivities of one long contract.",
+        "instrument_id underlying settlement_currency mark_price forward_price mark_iv? underlying_price "
+        "contract_value_usd delta gamma vega_usd theta_usd price_source is_fallback_price",
+        key="instrument_id",
+    ),
+    _table(
+        "scenarios",
+        "The scenario grid of each scan-based rulebook.",
+        "rulebook_id underlying scenario_id price_move volatility_move weight",
+        key="rulebook_id underlying scenario_id",
+    ),
+    _table(
+        "risk_arrays",
+        "Value change of one long contract in every scenario of its underlying.",
+        "rulebook_id instrument_id scenario_id pnl_per_contract",
+        key="rulebook_id instrument_id scenario_id",
+    ),
+    _table(
+        "account_scenario_pnl",
+        "Profit and loss of every account and netting set in every scenario.",
+        "rulebook_id account_id netting_set scenario_id pnl_amount is_binding",
+        key="rulebook_id account_id netting_set scenario_id",
+    ),
+    _table(
+        "position_values",
+        "Every position: value, the day's settlement and its part in the worst scenario.",
+        "account_id instrument_id quantity previous_quantity notional_amount delta_usd net_option_value "
+        "variation_margin premium_amount funding_amount settlement_amount worst_scenario_pnl",
+        key="account_id instrument_id",
+    ),
+    _table(
+        "requirement_components",
+        "The requirement of every account under every rulebook, part by part.",
+        "rulebook_id account_id netting_set component margin_type amount currency scenario_id?",
+        key="rulebook_id account_id netting_set component margin_type",
+    ),
+    _table(
+        "requirements",
+        "The requirement of every account under every rulebook, as totalled by the array engine.",
+        "rulebook_id account_id initial_margin maintenance_margin currency is_conservative",
+        key="rulebook_id account_id",
+    ),
+    _table(
+        "collateral_values",
+        "Every collateral balance, before and after haircut.",
+        "account_id asset quantity asset_price_usd haircut market_value collateral_value",
+        key="account_id asset",
+    ),
+    _table(
+        "account_margin",
+        "Requirement against equity of every account under its own rulebook.",
+        "account_id member_id rulebook_id initial_margin maintenance_margin collateral_value net_option_value "
+        "settlement_amount equity deficit excess currency is_conservative",
+        key="account_id",
+    ),
+    _table(
+        "requirement_changes",
+        "Why the requirement moved since the previous clearing day.",
+        "account_id rulebook_id previous_initial_margin market_effect trading_effect initial_margin currency",
+        key="account_id",
+    ),
+    _table(
+        "margin_calls",
+        "Calls of the run; one at the most for each account.",
+        "call_id account_id member_id call_amount variation_call_amount initial_call_amount deficit currency "
+        "due_at call_status",
+        key="call_id",
+    ),
 )
 
 # The append-only record of runs (schema `audit`). The state of a run is its last event.
 AUDIT: dict[str, Table] = _by_name(
-    _table("run_events", "Every change of state of every run.",
-           "run_id business_date session status recorded_at failure_reason? message? source_spec code_commit "
-           "lock_hash parameter_set_id content_hash? account_count? call_count? quarantined_rows?",
-           key="run_id status"),
-    _table("run_inputs", "What each run was given.",
-           "run_id feed location sha256 row_count recorded_at", key="run_id feed"),
-    _table("run_outputs", "What each run published.",
-           "run_id table_name row_count sha256", key="run_id table_name"),
-    _table("run_stages", "How long each stage took.",
-           "run_id stage elapsed_seconds recorded_at", key="run_id stage"),
+    _table(
+        "run_events",
+        "Every change of state of every run.",
+        "run_id business_date session status recorded_at failure_reason? message? source_spec code_commit "
+        "lock_hash parameter_set_id content_hash? account_count? call_count? quarantined_rows?",
+        key="run_id status",
+    ),
+    _table(
+        "run_inputs", "What each run was given.", "run_id feed location sha256 row_count recorded_at", key="run_id feed"
+    ),
+    _table("run_outputs", "What each run published.", "run_id table_name row_count sha256", key="run_id table_name"),
+    _table("run_stages", "How long each stage took.", "run_id stage elapsed_seconds recorded_at", key="run_id stage"),
 )
 
 # Schemas of the lake and the tables written to each by the pipeline.

@@ -124,8 +124,9 @@ def instrument_prices(
     if is_missing.any():
         priced = listed.merge(market_prices[columns], on="instrument_id", validate="one_to_one")
         unmarked = wanted[is_missing]
-        stand_in = _stand_in(unmarked, priced=priced, refused=refused, index=index, cutoff_at=cutoff_at,
-                             order=policy.price_fallbacks)
+        stand_in = _stand_in(
+            unmarked, priced=priced, refused=refused, index=index, cutoff_at=cutoff_at, order=policy.price_fallbacks
+        )
         rows.loc[is_missing, stand_in.columns] = stand_in
     return rows[[*columns, "price_source", "is_fallback_price"]]
 

@@ -158,9 +158,7 @@ def calendar_gap(log_moneyness: ArrayLike, *, shorter: SviSlice, longer: SviSlic
     """Total variance of the later expiry less that of the earlier one; negative is calendar arbitrage."""
     gap: FloatArray = svi_total_variance(
         log_moneyness, a=longer.a, b=longer.b, rho=longer.rho, m=longer.m, sigma=longer.sigma
-    ) - svi_total_variance(
-        log_moneyness, a=shorter.a, b=shorter.b, rho=shorter.rho, m=shorter.m, sigma=shorter.sigma
-    )
+    ) - svi_total_variance(log_moneyness, a=shorter.a, b=shorter.b, rho=shorter.rho, m=shorter.m, sigma=shorter.sigma)
     return gap
 
 

@@ -33,7 +33,7 @@ _date = click.option("--date", "business_date", required=True, metavar="YYYY-MM-
 _session = click.option("--session", default="EOD", show_default=True, help="EOD, or ITD-nn.")
 _source = click.option(
     "--source",
-    help="sample, files:DIR, files:s3://bucket/prefix, sql:URL or sql:env:VARIABLE [default: MARGIN_SOURCE, or sample].",
+    help="sample, files:DIR, files:s3://bucket/prefix, sql:URL, sql:env:VARIABLE [default: MARGIN_SOURCE, or sample].",
 )
 _cut_off = click.option(
     "--cut-off",

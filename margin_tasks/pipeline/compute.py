@@ -236,9 +236,7 @@ def _market(
         index=index,
         business_date=business_date,
     )
-    market = day_market(
-        instruments, prices=prices, index=index, previous_index=previous_index, valued_at=cutoff_at
-    )
+    market = day_market(instruments, prices=prices, index=index, previous_index=previous_index, valued_at=cutoff_at)
     return market, index
 
 
@@ -296,9 +294,7 @@ def _named(refused: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
     return refused.reindex(columns=list(columns)).dropna()
 
 
-def _doubt(
-    account_ids: Sequence[str], *, quarantine: pd.DataFrame, positions: Positions, market: DayMarket
-) -> Doubt:
+def _doubt(account_ids: Sequence[str], *, quarantine: pd.DataFrame, positions: Positions, market: DayMarket) -> Doubt:
     refused = {
         feed: _named(refused_rows(quarantine, feed=feed), ("account_id",))["account_id"] for feed in ACCOUNT_FEEDS
     }

@@ -48,7 +48,7 @@ def _workspace(run: Run) -> Workspace:
 
 @contextmanager
 def _kept_failure(run: Run, name: str) -> Iterator[None]:
-    """Keep the reason when a stage fails, for whoever records the end of the run; a later try that ends well drops it."""
+    """Keep the reason when a stage fails, for whoever records the end of the run; a later good try drops it."""
     workspace = _workspace(run)
     try:
         yield

@@ -168,8 +168,6 @@ def scenario_pnl(
     column = level[:, None]
     shared = {"strike": strike[:, None], "year_fraction": year_fraction[:, None], "is_call": is_call[:, None]}
     now = black76_price(forward=column, volatility=volatility[:, [1]], **shared)
-    moved = black76_price(
-        forward=column * (1.0 + price_move), volatility=volatility[:, volatility_direction], **shared
-    )
+    moved = black76_price(forward=column * (1.0 + price_move), volatility=volatility[:, volatility_direction], **shared)
     change = np.where(is_option[:, None], moved - now, column * price_move)
     return usd_per_unit[:, None] * change * weight

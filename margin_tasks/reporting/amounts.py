@@ -27,8 +27,20 @@ _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 # Not from strftime: its names follow the locale of the machine.
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-           "November", "December")
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 
 
 def exact_arithmetic() -> AbstractContextManager[Context]:
@@ -95,8 +107,11 @@ def format_money(amount: Decimal, currency: str, *, places: int = 2) -> str:
 def format_compact(amount: Decimal) -> str:
     """Three figures at a glance: ``12.3 m``, ``940 k``, ``0``."""
     size = abs(amount)
-    for unit, suffix in ((Decimal(10) ** 9, "\N{NO-BREAK SPACE}bn"), (Decimal(10) ** 6, "\N{NO-BREAK SPACE}m"),
-                         (Decimal(10) ** 3, "\N{NO-BREAK SPACE}k")):
+    for unit, suffix in (
+        (Decimal(10) ** 9, "\N{NO-BREAK SPACE}bn"),
+        (Decimal(10) ** 6, "\N{NO-BREAK SPACE}m"),
+        (Decimal(10) ** 3, "\N{NO-BREAK SPACE}k"),
+    ):
         # 999,950 is 1.00 m, not 1,000 k.
         if size >= unit * Decimal("0.9995"):
             scaled = size / unit

@@ -42,21 +42,41 @@ def requirement_against_equity(accounts: pd.DataFrame) -> str:
     lowest = min(0.0, max(float(accounts["equity"].min()), -limit / 3))
     data = accounts.assign(
         equity_shown=accounts["equity"].clip(lower=lowest, upper=limit),
-        state=accounts["is_short"].map({True: "short", False: "covered"}))
+        state=accounts["is_short"].map({True: "short", False: "covered"}),
+    )
     order = alt.Y("account_id:N", sort=list(data["account_id"]), title=None)
-    axis = alt.X("initial_margin:Q", title="USD", scale=alt.Scale(domain=[lowest, limit], nice=False),
-                 axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6))
-    bars = alt.Chart(data).mark_bar(height={"band": 0.62}).encode(
-        y=order, x=axis,
-        color=alt.Color("state:N", title=None, legend=alt.Legend(orient="top"), scale=alt.Scale(
-            domain=["covered", "short"], range=[ROLES["blue"], ROLES["red"]])))
-    ticks = alt.Chart(data).mark_tick(color=ROLES["ink"], thickness=3, height={"band": 0.95}).encode(
-        y=order, x=alt.X("equity_shown:Q"))
+    axis = alt.X(
+        "initial_margin:Q",
+        title="USD",
+        scale=alt.Scale(domain=[lowest, limit], nice=False),
+        axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6),
+    )
+    bars = (
+        alt.Chart(data)
+        .mark_bar(height={"band": 0.62})
+        .encode(
+            y=order,
+            x=axis,
+            color=alt.Color(
+                "state:N",
+                title=None,
+                legend=alt.Legend(orient="top"),
+                scale=alt.Scale(domain=["covered", "short"], range=[ROLES["blue"], ROLES["red"]]),
+            ),
+        )
+    )
+    ticks = (
+        alt.Chart(data)
+        .mark_tick(color=ROLES["ink"], thickness=3, height={"band": 0.95})
+        .encode(y=order, x=alt.X("equity_shown:Q"))
+    )
     return _svg(
         alt.layer(bars, ticks).properties(width=_NARROW, height=_rows(len(data))),
-        name="coverage", title="Requirement against equity, largest accounts",
+        name="coverage",
+        title="Requirement against equity, largest accounts",
         description="Horizontal bars: initial margin requirement of each account. Vertical tick: its equity. "
-                    "An account whose tick is left of the end of its bar is short.")
+        "An account whose tick is left of the end of its bar is short.",
+    )
 
 
 def requirement_by_method(requirements: pd.DataFrame) -> str:
@@ -66,19 +86,35 @@ def requirement_by_method(requirements: pd.DataFrame) -> str:
     methods = list(dict.fromkeys(requirements["rulebook_id"]))
     data = requirements.assign(method=requirements["rulebook_id"].map(rulebook_name))
     order = alt.Y("account_id:N", sort=list(dict.fromkeys(data["account_id"])), title=None)
-    spans = alt.Chart(data).mark_rule(color=ROLES["line"], strokeWidth=3).encode(
-        y=order, x=alt.X("least:Q"), x2="most:Q"
-    ).transform_aggregate(least="min(initial_margin)", most="max(initial_margin)", groupby=["account_id"])
-    dots = alt.Chart(data).mark_circle(size=85, opacity=1).encode(
-        y=order,
-        x=alt.X("initial_margin:Q", title="USD", axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6)),
-        color=alt.Color("method:N", title=None, legend=alt.Legend(orient="top"), scale=alt.Scale(
-            domain=[rulebook_name(method) for method in methods],
-            range=[ROLES[_METHOD_COLOURS[place % len(_METHOD_COLOURS)]] for place in range(len(methods))])))
+    spans = (
+        alt.Chart(data)
+        .mark_rule(color=ROLES["line"], strokeWidth=3)
+        .encode(y=order, x=alt.X("least:Q"), x2="most:Q")
+        .transform_aggregate(least="min(initial_margin)", most="max(initial_margin)", groupby=["account_id"])
+    )
+    dots = (
+        alt.Chart(data)
+        .mark_circle(size=85, opacity=1)
+        .encode(
+            y=order,
+            x=alt.X("initial_margin:Q", title="USD", axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6)),
+            color=alt.Color(
+                "method:N",
+                title=None,
+                legend=alt.Legend(orient="top"),
+                scale=alt.Scale(
+                    domain=[rulebook_name(method) for method in methods],
+                    range=[ROLES[_METHOD_COLOURS[place % len(_METHOD_COLOURS)]] for place in range(len(methods))],
+                ),
+            ),
+        )
+    )
     return _svg(
         alt.layer(spans, dots).properties(width=_NARROW, height=_rows(data["account_id"].nunique())),
-        name="methods", title="Requirement by method, largest accounts",
-        description="For each account one dot for each margin method at the requirement it asks for.")
+        name="methods",
+        title="Requirement by method, largest accounts",
+        description="For each account one dot for each margin method at the requirement it asks for.",
+    )
 
 
 def requirement_moves(moves: pd.DataFrame) -> str:
@@ -86,18 +122,33 @@ def requirement_moves(moves: pd.DataFrame) -> str:
     import altair as alt
 
     order = alt.Y("account_id:N", sort=list(dict.fromkeys(moves["account_id"])), title=None)
-    bars = alt.Chart(moves).mark_bar(height={"band": 0.62}).encode(
-        y=order,
-        x=alt.X("amount:Q", title="USD, added to the requirement", stack="zero",
-                axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6)),
-        color=alt.Color("effect:N", title=None, legend=alt.Legend(orient="top"), scale=alt.Scale(
-            domain=["Market", "Trading"], range=[ROLES["blue"], ROLES["amber"]])))
+    bars = (
+        alt.Chart(moves)
+        .mark_bar(height={"band": 0.62})
+        .encode(
+            y=order,
+            x=alt.X(
+                "amount:Q",
+                title="USD, added to the requirement",
+                stack="zero",
+                axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6),
+            ),
+            color=alt.Color(
+                "effect:N",
+                title=None,
+                legend=alt.Legend(orient="top"),
+                scale=alt.Scale(domain=["Market", "Trading"], range=[ROLES["blue"], ROLES["amber"]]),
+            ),
+        )
+    )
     zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(x="amount:Q")
     return _svg(
         alt.layer(bars, zero).properties(width=_NARROW, height=_rows(moves["account_id"].nunique(), step=30)),
-        name="moves", title="What moved the requirement, biggest movers",
+        name="moves",
+        title="What moved the requirement, biggest movers",
         description="For each account the part of the change that the market made and the part that trading made; "
-                    "right of zero the requirement rose.")
+        "right of zero the requirement rose.",
+    )
 
 
 def scenario_heat_map(cells: pd.DataFrame, *, subject: str) -> str:
@@ -107,21 +158,45 @@ def scenario_heat_map(cells: pd.DataFrame, *, subject: str) -> str:
     """
     import altair as alt
 
-    x = alt.X("move:N", sort=list(cells.sort_values("place")["move"].drop_duplicates()), title=f"{subject} price move",
-              axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False, titlePadding=8))
+    x = alt.X(
+        "move:N",
+        sort=list(cells.sort_values("place")["move"].drop_duplicates()),
+        title=f"{subject} price move",
+        axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False, titlePadding=8),
+    )
     y = alt.Y("account_id:N", sort=list(dict.fromkeys(cells["account_id"])), title=None)
-    boxes = alt.Chart(cells).mark_rect().encode(x=x, y=y, color=alt.Color(
-        "share:Q", legend=None,
-        scale=alt.Scale(domain=[-1, 0, 1], range=[_LOSS, _EVEN, _GAIN], interpolate="rgb", clamp=True)))
-    numbers = alt.Chart(cells).mark_text(fontSize=10.5).encode(
-        x=x, y=y, text="label:N",
-        color=alt.condition("abs(datum.share) > 0.55", alt.value("#ffffff"), alt.value("#22272c")))
+    boxes = (
+        alt.Chart(cells)
+        .mark_rect()
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "share:Q",
+                legend=None,
+                scale=alt.Scale(domain=[-1, 0, 1], range=[_LOSS, _EVEN, _GAIN], interpolate="rgb", clamp=True),
+            ),
+        )
+    )
+    numbers = (
+        alt.Chart(cells)
+        .mark_text(fontSize=10.5)
+        .encode(
+            x=x,
+            y=y,
+            text="label:N",
+            color=alt.condition("abs(datum.share) > 0.55", alt.value("#ffffff"), alt.value("#22272c")),
+        )
+    )
     return _svg(
         alt.layer(boxes, numbers).properties(
-            width=max(_WIDE, 62 * cells["move"].nunique()), height=_rows(cells["account_id"].nunique(), step=26)),
-        name="scenarios", title=f"Result of the {subject} positions in every price move",
+            width=max(_WIDE, 62 * cells["move"].nunique()), height=_rows(cells["account_id"].nunique(), step=26)
+        ),
+        name="scenarios",
+        title=f"Result of the {subject} positions in every price move",
         description="Rows are accounts, columns price moves; a cell is the worst result over the volatility moves. "
-                    "Red is a loss, blue a gain, darkest where it reaches the account's requirement.")
+        "Red is a loss, blue a gain, darkest where it reaches the account's requirement.",
+    )
 
 
 def price_history(closes: pd.DataFrame, *, asset: str, number: int) -> str:
@@ -129,14 +204,17 @@ def price_history(closes: pd.DataFrame, *, asset: str, number: int) -> str:
     import altair as alt
 
     x = alt.X("price_date:T", title=None, axis=alt.Axis(format="%d %b %y", tickCount=5, labelAngle=0, grid=False))
-    y = alt.Y("close_price:Q", title="USD", scale=alt.Scale(zero=False), axis=alt.Axis(labelExpr=_COMPACT_AXIS,
-                                                                                      tickCount=4))
+    y = alt.Y(
+        "close_price:Q", title="USD", scale=alt.Scale(zero=False), axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=4)
+    )
     curve = alt.Chart(closes).mark_line(color=ROLES["blue"], strokeWidth=1.8).encode(x=x, y=y)
     last = alt.Chart(closes.tail(1)).mark_circle(color=ROLES["red"], size=75, opacity=1).encode(x=x, y=y)
     return _svg(
         alt.layer(curve, last).properties(width=_WIDE, height=130),
-        name=f"history{number}", title=f"{asset} daily close",
-        description=f"Line of the daily closes of {asset}; the dot is the last one.")
+        name=f"history{number}",
+        title=f"{asset} daily close",
+        description=f"Line of the daily closes of {asset}; the dot is the last one.",
+    )
 
 
 def _rows(count: int, *, step: int = 25) -> int:
@@ -146,16 +224,40 @@ def _rows(count: int, *, step: int = 25) -> int:
 def _svg(chart: altair.LayerChart | altair.FacetChart, *, name: str, title: str, description: str) -> str:
     import vl_convert
 
-    spec: dict[str, Any] = chart.configure(
-        background="transparent", font=_FONT, aria=False, padding={"left": 2, "right": 8, "top": 4, "bottom": 2},
-    ).configure_view(stroke=None).configure_axis(
-        labelColor=ROLES["soft"], titleColor=ROLES["soft"], gridColor=ROLES["line"], domainColor=ROLES["line"],
-        tickColor=ROLES["line"], labelFontSize=11.5, titleFontSize=11.5, titleFontWeight="normal",
-    ).configure_axisY(
-        ticks=False, domain=False, labelPadding=6, labelColor=ROLES["ink"], labelLimit=170,
-    ).configure_legend(
-        labelColor=ROLES["ink"], labelFontSize=11.5, symbolType="square", padding=0, offset=8,
-    ).to_dict()
+    spec: dict[str, Any] = (
+        chart.configure(
+            background="transparent",
+            font=_FONT,
+            aria=False,
+            padding={"left": 2, "right": 8, "top": 4, "bottom": 2},
+        )
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=ROLES["soft"],
+            titleColor=ROLES["soft"],
+            gridColor=ROLES["line"],
+            domainColor=ROLES["line"],
+            tickColor=ROLES["line"],
+            labelFontSize=11.5,
+            titleFontSize=11.5,
+            titleFontWeight="normal",
+        )
+        .configure_axisY(
+            ticks=False,
+            domain=False,
+            labelPadding=6,
+            labelColor=ROLES["ink"],
+            labelLimit=170,
+        )
+        .configure_legend(
+            labelColor=ROLES["ink"],
+            labelFontSize=11.5,
+            symbolType="square",
+            padding=0,
+            offset=8,
+        )
+        .to_dict()
+    )
     return _standing_in_page(vl_convert.vegalite_to_svg(spec), name=name, title=title, description=description)
 
 
@@ -170,7 +272,10 @@ def _standing_in_page(svg: str, *, name: str, title: str, description: str) -> s
     for found, renamed in numbers.items():
         svg = svg.replace(f'id="{found}"', f'id="{renamed}"').replace(f"url(#{found})", f"url(#{renamed})")
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-    label = (f'<svg role="img" aria-labelledby="{name}-title {name}-text"', f'<title id="{name}-title">'
-             f'{html.escape(title)}</title><desc id="{name}-text">{html.escape(description)}</desc>')
+    label = (
+        f'<svg role="img" aria-labelledby="{name}-title {name}-text"',
+        f'<title id="{name}-title">'
+        f'{html.escape(title)}</title><desc id="{name}-text">{html.escape(description)}</desc>',
+    )
     opening, rest = svg.split(">", 1)
     return f"{opening.replace('<svg', label[0], 1)}>{label[1]}{rest}"

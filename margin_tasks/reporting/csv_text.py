@@ -39,8 +39,7 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def _cells(column: pd.Series, *, kind: Kind) -> list[str]:
-    return ["" if is_empty else _cell(value, kind=kind)
-            for value, is_empty in zip(column, column.isna(), strict=True)]
+    return ["" if is_empty else _cell(value, kind=kind) for value, is_empty in zip(column, column.isna(), strict=True)]
 
 
 def _cell(value: object, *, kind: Kind) -> str:

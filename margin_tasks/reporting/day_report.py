@@ -94,8 +94,9 @@ class ReportTable:
     links: tuple[str, ...] = ()
 
 
-def render_day_report(*, context: ReportContext, tables: Mapping[str, pd.DataFrame], stages: pd.DataFrame,
-                      notices_href: str | None = None) -> str:
+def render_day_report(
+    *, context: ReportContext, tables: Mapping[str, pd.DataFrame], stages: pd.DataFrame, notices_href: str | None = None
+) -> str:
     """The whole report as one HTML page that needs nothing from outside; equal inputs give equal bytes.
 
     Args:
@@ -156,15 +157,23 @@ def render_day_csv(*, tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
         members = required(tables, "members")[["member_id", "member_name"]]
         changes = optional(tables, "requirement_changes").drop(columns=["rulebook_id", "initial_margin", "currency"])
         calls = required(tables, "margin_calls")[
-            ["account_id", "call_id", "call_amount", "variation_call_amount", "initial_call_amount", "due_at"]]
+            ["account_id", "call_id", "call_amount", "variation_call_amount", "initial_call_amount", "due_at"]
+        ]
         methods = _by_method(required(tables, "requirements")).add_suffix("_initial_margin").reset_index()
         rows = required(tables, "account_margin")
-        for beside, key in ((accounts, "account_id"), (members, "member_id"), (changes, "account_id"),
-                            (methods, "account_id"), (calls, "account_id")):
+        for beside, key in (
+            (accounts, "account_id"),
+            (members, "member_id"),
+            (changes, "account_id"),
+            (methods, "account_id"),
+            (calls, "account_id"),
+        ):
             rows = rows.merge(beside, on=key, how="left", validate="many_to_one")
-        return {ACCOUNTS_CSV: csv_bytes(rows),
-                COMPONENTS_CSV: csv_bytes(required(tables, "requirement_components")),
-                FINDINGS_CSV: csv_bytes(optional(tables, "findings"))}
+        return {
+            ACCOUNTS_CSV: csv_bytes(rows),
+            COMPONENTS_CSV: csv_bytes(required(tables, "requirement_components")),
+            FINDINGS_CSV: csv_bytes(optional(tables, "findings")),
+        }
 
 
 class _Day:
@@ -187,15 +196,17 @@ class _Day:
         self.inputs = optional(tables, "run_inputs")
         calls = required(tables, "margin_calls")
         calls = calls.assign(call_amount=pd.Series(decimals(calls["call_amount"]), dtype=object))
-        self.calls = calls.sort_values(["call_amount", "due_at", "call_id"], ascending=[False, True, True],
-                                       kind="stable", ignore_index=True)
+        self.calls = calls.sort_values(
+            ["call_amount", "due_at", "call_id"], ascending=[False, True, True], kind="stable", ignore_index=True
+        )
         self.call_count = len(calls)
         self.called = column_total(calls["call_amount"])
         self.initial_margin = column_total(self.margin["initial_margin"])
         self.deficit = column_total(self.margin["deficit"])
         self.currency = clean_text(self.margin["currency"].iloc[0]) if len(self.margin) else "USD"
-        self.flagged = [str(name) for name in self.margin.loc[self.margin["is_conservative"].astype(bool),
-                                                              "account_id"]]
+        self.flagged = [
+            str(name) for name in self.margin.loc[self.margin["is_conservative"].astype(bool), "account_id"]
+        ]
         is_fallback = self.valuations["is_fallback_price"].astype(bool)
         self.fallback_prices = self.valuations[is_fallback]
         self.index_moves = _index_moves(optional(tables, "market_prices"), optional(tables, "instruments"))
@@ -203,12 +214,14 @@ class _Day:
 
     def largest_accounts(self, count: int) -> pd.DataFrame:
         """Accounts with the largest requirement, largest first; amounts as floats, for drawing."""
-        frame = pd.DataFrame({
-            "account_id": self.margin["account_id"].astype(str),
-            "initial_margin": self.margin["initial_margin"].astype(float),
-            "equity": self.margin["equity"].astype(float),
-            "is_short": self.is_short,
-        })
+        frame = pd.DataFrame(
+            {
+                "account_id": self.margin["account_id"].astype(str),
+                "initial_margin": self.margin["initial_margin"].astype(float),
+                "equity": self.margin["equity"].astype(float),
+                "is_short": self.is_short,
+            }
+        )
         largest = frame.sort_values(["initial_margin", "account_id"], ascending=[False, True], kind="stable")
         return largest[largest["initial_margin"] > 0.0].head(count).reset_index(drop=True)
 
@@ -242,11 +255,17 @@ def _shown(count: int, rows: int, where: str) -> str:
 
 
 def _headline(day: _Day) -> str:
-    first = (f"{_counted(day.call_count, 'call')} for {format_money(day.called, day.currency)}, "
-             f"first due {format_instant(day.calls['due_at'].min())}." if day.call_count
-             else "No account is called: every requirement is covered, or the shortfall is below the minimum transfer.")
-    moves = [f"{clean_text(asset)} {format_percent(now / before - 1.0, is_signed=True)} to "
-             f"{format_amount(to_decimal(now), places=0)}" for asset, (now, before) in day.index_moves.items()]
+    first = (
+        f"{_counted(day.call_count, 'call')} for {format_money(day.called, day.currency)}, "
+        f"first due {format_instant(day.calls['due_at'].min())}."
+        if day.call_count
+        else "No account is called: every requirement is covered, or the shortfall is below the minimum transfer."
+    )
+    moves = [
+        f"{clean_text(asset)} {format_percent(now / before - 1.0, is_signed=True)} to "
+        f"{format_amount(to_decimal(now), places=0)}"
+        for asset, (now, before) in day.index_moves.items()
+    ]
     return f"{first} Since the previous cut-off: {', '.join(moves)}." if moves else first
 
 
@@ -264,22 +283,40 @@ def _tiles(day: _Day) -> tuple[Tile, ...]:
     else:
         requirement_note = "no previous day to compare with"
     return (
-        Tile("Calls due", f"{day.currency} {format_compact(day.called)}",
-             f"{_counted(day.call_count, 'call')}, first by {format_instant_short(day.calls['due_at'].min())}"
-             if day.call_count else "nothing to collect", "watch" if day.call_count else "good"),
+        Tile(
+            "Calls due",
+            f"{day.currency} {format_compact(day.called)}",
+            f"{_counted(day.call_count, 'call')}, first by {format_instant_short(day.calls['due_at'].min())}"
+            if day.call_count
+            else "nothing to collect",
+            "watch" if day.call_count else "good",
+        ),
         Tile("Initial margin", f"{day.currency} {format_compact(day.initial_margin)}", requirement_note),
-        Tile("Collateral", f"{day.currency} {format_compact(counted)}",
-             f"after haircut; {format_compact(before_haircut)} at market"),
-        Tile("Excess", f"{day.currency} {format_compact(excess)}",
-             f"deficit {format_compact(day.deficit)} in {_counted(short, 'account')}" if short
-             else "no account is short"),
-        Tile("Accounts", f"{count:,}",
-             f"of {_counted(day.margin['member_id'].nunique(), 'member')}; {len(day.flagged):,} on a cautious figure",
-             "watch" if day.flagged else "plain"),
-        Tile("Exceptions", f"{exceptions:,}",
-             f"{_counted(len(day.quarantine), 'row')} in quarantine, "
-             f"{_counted(len(day.fallback_prices), 'fallback price')}",
-             "alarm" if refused else "watch" if exceptions or len(day.quarantine) else "good"),
+        Tile(
+            "Collateral",
+            f"{day.currency} {format_compact(counted)}",
+            f"after haircut; {format_compact(before_haircut)} at market",
+        ),
+        Tile(
+            "Excess",
+            f"{day.currency} {format_compact(excess)}",
+            f"deficit {format_compact(day.deficit)} in {_counted(short, 'account')}"
+            if short
+            else "no account is short",
+        ),
+        Tile(
+            "Accounts",
+            f"{count:,}",
+            f"of {_counted(day.margin['member_id'].nunique(), 'member')}; {len(day.flagged):,} on a cautious figure",
+            "watch" if day.flagged else "plain",
+        ),
+        Tile(
+            "Exceptions",
+            f"{exceptions:,}",
+            f"{_counted(len(day.quarantine), 'row')} in quarantine, "
+            f"{_counted(len(day.fallback_prices), 'fallback price')}",
+            "alarm" if refused else "watch" if exceptions or len(day.quarantine) else "good",
+        ),
     )
 
 
@@ -289,53 +326,102 @@ def _calls_table(day: _Day, *, notices_href: str | None) -> ReportTable:
     rows = []
     for call in shown:
         account_id = str(call["account_id"])
-        rows.append((
-            clean_text(account_id), format_amount(to_decimal(call["call_amount"])),
-            format_instant_short(call["due_at"]), day.account_name(account_id),
-            day.members.get(call["member_id"], ""),
-            format_amount(to_decimal(call["variation_call_amount"])),
-            format_amount(to_decimal(call["initial_call_amount"])),
-            _whole(to_decimal(margin[account_id]["initial_margin"])),
-            _whole(to_decimal(margin[account_id]["equity"])),
-        ))
+        rows.append(
+            (
+                clean_text(account_id),
+                format_amount(to_decimal(call["call_amount"])),
+                format_instant_short(call["due_at"]),
+                day.account_name(account_id),
+                day.members.get(call["member_id"], ""),
+                format_amount(to_decimal(call["variation_call_amount"])),
+                format_amount(to_decimal(call["initial_call_amount"])),
+                _whole(to_decimal(margin[account_id]["initial_margin"])),
+                _whole(to_decimal(margin[account_id]["equity"])),
+            )
+        )
     return ReportTable(
         caption=f"Largest first; amounts in {day.currency}, requirement and equity to the whole unit.",
-        heads=("Account", "Call", "Due by", "Name", "Member", "of it: day's loss", "of it: initial margin",
-               "Requirement", "Equity"),
-        kinds="tndttnnnn", rows=tuple(rows),
-        totals=("All calls", format_amount(day.called), "", "", "",
-                format_amount(column_total(day.calls["variation_call_amount"])),
-                format_amount(column_total(day.calls["initial_call_amount"])), "", "") if rows else (),
+        heads=(
+            "Account",
+            "Call",
+            "Due by",
+            "Name",
+            "Member",
+            "of it: day's loss",
+            "of it: initial margin",
+            "Requirement",
+            "Equity",
+        ),
+        kinds="tndttnnnn",
+        rows=tuple(rows),
+        totals=(
+            "All calls",
+            format_amount(day.called),
+            "",
+            "",
+            "",
+            format_amount(column_total(day.calls["variation_call_amount"])),
+            format_amount(column_total(day.calls["initial_call_amount"])),
+            "",
+            "",
+        )
+        if rows
+        else (),
         note=_shown(day.call_count, len(rows), ACCOUNTS_CSV),
-        links=() if notices_href is None else tuple(
-            f"{notices_href.rstrip('/')}/{file_stem(str(call['call_id']))}.html" for call in shown))
+        links=()
+        if notices_href is None
+        else tuple(f"{notices_href.rstrip('/')}/{file_stem(str(call['call_id']))}.html" for call in shown),
+    )
 
 
 def _biggest_moves(day: _Day) -> list[tuple[str, Decimal, Decimal, Decimal, Decimal]]:
     """Account, previous requirement, market effect, trading effect, requirement; largest change first."""
     names = [str(name) for name in day.changes["account_id"]]
-    columns = [decimals(day.changes[column]) for column in
-               ("previous_initial_margin", "market_effect", "trading_effect", "initial_margin")]
+    columns = [
+        decimals(day.changes[column])
+        for column in ("previous_initial_margin", "market_effect", "trading_effect", "initial_margin")
+    ]
     moves = [move for move in zip(names, *columns, strict=True) if round_cents(move[4] - move[1])]
     return sorted(moves, key=lambda move: (-abs(move[4] - move[1]), move[0]))
 
 
 def _movers_table(day: _Day) -> ReportTable:
     moves = _biggest_moves(day)
-    rows = tuple((
-        clean_text(name), day.account_name(name), _whole(previous), _whole_signed(market), _whole_signed(trading),
-        _whole(current), _whole_signed(current - previous),
-    ) for name, previous, market, trading, current in moves[:_MOVER_ROWS])
-    previous, market, trading, current = (column_total(day.changes[column]) for column in
-                                          ("previous_initial_margin", "market_effect", "trading_effect",
-                                           "initial_margin"))
+    rows = tuple(
+        (
+            clean_text(name),
+            day.account_name(name),
+            _whole(previous),
+            _whole_signed(market),
+            _whole_signed(trading),
+            _whole(current),
+            _whole_signed(current - previous),
+        )
+        for name, previous, market, trading, current in moves[:_MOVER_ROWS]
+    )
+    previous, market, trading, current = (
+        column_total(day.changes[column])
+        for column in ("previous_initial_margin", "market_effect", "trading_effect", "initial_margin")
+    )
     return ReportTable(
         caption=f"Initial margin in whole {day.currency}. Market: prices, volatility and time on the previous book. "
-                "Trading: the day's trades, in today's market.",
-        heads=("Account", "Name", "Previous", "Market", "Trading", "Today", "Change"), kinds="ttnnnnn", rows=rows,
-        totals=("All accounts", "", _whole(previous), _whole_signed(market), _whole_signed(trading), _whole(current),
-                _whole_signed(current - previous)) if rows else (),
-        note=_shown(len(moves), len(rows), ACCOUNTS_CSV))
+        "Trading: the day's trades, in today's market.",
+        heads=("Account", "Name", "Previous", "Market", "Trading", "Today", "Change"),
+        kinds="ttnnnnn",
+        rows=rows,
+        totals=(
+            "All accounts",
+            "",
+            _whole(previous),
+            _whole_signed(market),
+            _whole_signed(trading),
+            _whole(current),
+            _whole_signed(current - previous),
+        )
+        if rows
+        else (),
+        note=_shown(len(moves), len(rows), ACCOUNTS_CSV),
+    )
 
 
 def _movers_chart(day: _Day) -> Chart | None:
@@ -343,11 +429,18 @@ def _movers_chart(day: _Day) -> Chart | None:
     if not moves:
         return None
     drawn = pd.DataFrame(
-        [(name, effect, float(amount)) for name, _, market, trading, _ in moves
-         for effect, amount in (("Market", market), ("Trading", trading))],
-        columns=["account_id", "effect", "amount"])
-    return Chart("What moved the requirement", charts.requirement_moves(drawn),
-                 "Right of zero the requirement rose, left of it fell.")
+        [
+            (name, effect, float(amount))
+            for name, _, market, trading, _ in moves
+            for effect, amount in (("Market", market), ("Trading", trading))
+        ],
+        columns=["account_id", "effect", "amount"],
+    )
+    return Chart(
+        "What moved the requirement",
+        charts.requirement_moves(drawn),
+        "Right of zero the requirement rose, left of it fell.",
+    )
 
 
 def _exception_tables(day: _Day) -> tuple[ReportTable, ...]:
@@ -356,28 +449,47 @@ def _exception_tables(day: _Day) -> tuple[ReportTable, ...]:
         findings = day.findings.fillna({"field": ""})
         keys = ["severity", "feed", "rule", "action"]
         groups = findings.groupby(keys, sort=False, dropna=False)
-        summary = groups.agg(count=("row", "size"), file=("file", "first"), row=("row", "first"),
-                             message=("message", "first")).reset_index()
-        summary = summary.sort_values(["severity", "count", "feed", "rule", "action"],
-                                      ascending=[True, False, True, True, True], kind="stable")
-        rows = tuple((
-            clean_text(found["feed"]), humanised(found["rule"]), clean_text(found["severity"]),
-            clean_text(found["action"]), f"{clean_text(found['file'])}, "
-            + (f"line {int(found['row'])}" if int(found["row"]) else "whole file"),
-            clean_text(found["message"]), f"{int(found['count']):,}",
-        ) for found in records(summary.head(_FINDING_ROWS)))
-        tables.append(ReportTable(
-            caption=f"{_counted(len(findings), 'finding')} by feed and rule, with the first of each.",
-            heads=("Feed", "Rule", "Severity", "Action", "First at", "First message", "Count"), kinds="ttttttn",
-            rows=rows, note=_shown(len(summary), len(rows), FINDINGS_CSV)))
+        summary = groups.agg(
+            count=("row", "size"), file=("file", "first"), row=("row", "first"), message=("message", "first")
+        ).reset_index()
+        summary = summary.sort_values(
+            ["severity", "count", "feed", "rule", "action"], ascending=[True, False, True, True, True], kind="stable"
+        )
+        rows = tuple(
+            (
+                clean_text(found["feed"]),
+                humanised(found["rule"]),
+                clean_text(found["severity"]),
+                clean_text(found["action"]),
+                f"{clean_text(found['file'])}, " + (f"line {int(found['row'])}" if int(found["row"]) else "whole file"),
+                clean_text(found["message"]),
+                f"{int(found['count']):,}",
+            )
+            for found in records(summary.head(_FINDING_ROWS))
+        )
+        tables.append(
+            ReportTable(
+                caption=f"{_counted(len(findings), 'finding')} by feed and rule, with the first of each.",
+                heads=("Feed", "Rule", "Severity", "Action", "First at", "First message", "Count"),
+                kinds="ttttttn",
+                rows=rows,
+                note=_shown(len(summary), len(rows), FINDINGS_CSV),
+            )
+        )
     if len(day.fallback_prices):
-        standing_in = tuple((clean_text(price["instrument_id"]), humanised(price["price_source"]),
-                             f"{float(price['mark_price']):,.8g}")
-                            for price in records(day.fallback_prices.head(_FINDING_ROWS)))
-        tables.append(ReportTable(
-            caption="Instruments whose mark was missing or refused, and the price that stands in.",
-            heads=("Instrument", "Price from", "Price used"), kinds="ttn", rows=standing_in,
-            note=_shown(len(day.fallback_prices), len(standing_in), "the lake table valuations")))
+        standing_in = tuple(
+            (clean_text(price["instrument_id"]), humanised(price["price_source"]), f"{float(price['mark_price']):,.8g}")
+            for price in records(day.fallback_prices.head(_FINDING_ROWS))
+        )
+        tables.append(
+            ReportTable(
+                caption="Instruments whose mark was missing or refused, and the price that stands in.",
+                heads=("Instrument", "Price from", "Price used"),
+                kinds="ttn",
+                rows=standing_in,
+                note=_shown(len(day.fallback_prices), len(standing_in), "the lake table valuations"),
+            )
+        )
     return tuple(tables)
 
 
@@ -411,18 +523,33 @@ def _methods_table(day: _Day) -> ReportTable:
     widest = totals.get(_WIDEST_METHOD, ZERO)
     rows = []
     for name in methods:
-        shortfalls = [amount - equity[account] for account, amount in
-                      zip(grouped[name]["account_id"], decimals(grouped[name]["initial_margin"]), strict=True)
-                      if account in equity and amount > equity[account]]
+        shortfalls = [
+            amount - equity[account]
+            for account, amount in zip(
+                grouped[name]["account_id"], decimals(grouped[name]["initial_margin"]), strict=True
+            )
+            if account in equity and amount > equity[account]
+        ]
         has_saving = widest and name != _WIDEST_METHOD
         saving = format_percent(1 - totals[name] / widest, is_aligned=True) if has_saving else "—"
-        rows.append((rulebook_name(name), rulebook_meaning(name), f"{int(own.get(name, 0)):,}", _whole(totals[name]),
-                     saving, f"{len(shortfalls):,}", _whole(total(shortfalls))))
+        rows.append(
+            (
+                rulebook_name(name),
+                rulebook_meaning(name),
+                f"{int(own.get(name, 0)):,}",
+                _whole(totals[name]),
+                saving,
+                f"{len(shortfalls):,}",
+                _whole(total(shortfalls)),
+            )
+        )
     return ReportTable(
         caption=f"Every account under every method, initial margin in whole {day.currency}. Saving: requirement "
-                "released against isolated margin (capital efficiency). Short: accounts that equity would not cover.",
+        "released against isolated margin (capital efficiency). Short: accounts that equity would not cover.",
         heads=("Method", "How it works", "Accounts under it", "Requirement", "Saving", "Short", "Shortfall"),
-        kinds="ttnnnnn", rows=tuple(rows))
+        kinds="ttnnnnn",
+        rows=tuple(rows),
+    )
 
 
 def _method_accounts_table(day: _Day) -> ReportTable:
@@ -436,46 +563,79 @@ def _method_accounts_table(day: _Day) -> ReportTable:
         widest = amounts[methods.index(_WIDEST_METHOD)] if _WIDEST_METHOD in methods else ZERO
         own_amount = amounts[methods.index(str(own[name]))]
         saving = format_percent(1 - own_amount / widest, is_aligned=True) if widest else "—"
-        rows.append((clean_text(name), day.account_name(name), rulebook_name(own[name]).removesuffix(" margin"),
-                     *map(_whole, amounts), saving))
+        rows.append(
+            (
+                clean_text(name),
+                day.account_name(name),
+                rulebook_name(own[name]).removesuffix(" margin"),
+                *map(_whole, amounts),
+                saving,
+            )
+        )
     return ReportTable(
         caption=f"Largest accounts, initial margin in whole {day.currency}; saving of the account's own method.",
-        heads=("Account", "Name", "Own method", *(rulebook_name(method).removesuffix(" margin") for method in methods),
-               "Saving"),
-        kinds="ttt" + "n" * len(methods) + "n", rows=tuple(rows), note=_shown(len(day.margin), len(rows), ACCOUNTS_CSV))
+        heads=(
+            "Account",
+            "Name",
+            "Own method",
+            *(rulebook_name(method).removesuffix(" margin") for method in methods),
+            "Saving",
+        ),
+        kinds="ttt" + "n" * len(methods) + "n",
+        rows=tuple(rows),
+        note=_shown(len(day.margin), len(rows), ACCOUNTS_CSV),
+    )
 
 
 def _methods_chart(day: _Day) -> Chart | None:
     names = list(day.largest_accounts(_ACCOUNT_ROWS)["account_id"])
     methods = _methods_in_order(day.requirements)
-    drawn = day.requirements[day.requirements["account_id"].isin(names)].assign(
-        initial_margin=lambda rows: rows["initial_margin"].astype(float),
-        place=lambda rows: rows["account_id"].map({name: place for place, name in enumerate(names)}),
-        method=lambda rows: rows["rulebook_id"].map({name: place for place, name in enumerate(methods)}),
-    ).sort_values(["place", "method"], kind="stable")
+    drawn = (
+        day.requirements[day.requirements["account_id"].isin(names)]
+        .assign(
+            initial_margin=lambda rows: rows["initial_margin"].astype(float),
+            place=lambda rows: rows["account_id"].map({name: place for place, name in enumerate(names)}),
+            method=lambda rows: rows["rulebook_id"].map({name: place for place, name in enumerate(methods)}),
+        )
+        .sort_values(["place", "method"], kind="stable")
+    )
     if drawn.empty:
         return None
-    return Chart("Requirement by method", charts.requirement_by_method(
-        drawn[["account_id", "rulebook_id", "initial_margin"]].reset_index(drop=True)),
-        "Largest accounts; the further right a dot, the more the method asks for.")
+    return Chart(
+        "Requirement by method",
+        charts.requirement_by_method(drawn[["account_id", "rulebook_id", "initial_margin"]].reset_index(drop=True)),
+        "Largest accounts; the further right a dot, the more the method asks for.",
+    )
 
 
 def _components_table(day: _Day) -> ReportTable:
     """Parts of the requirement that is called on: every account under its own rulebook."""
     own = day.margin[["account_id", "rulebook_id"]]
     called_on = day.components[day.components["margin_type"] == "initial"].merge(own, on=["account_id", "rulebook_id"])
-    sums = {(str(rulebook), str(component)): column_total(rows["amount"])
-            for (rulebook, component), rows in called_on.groupby(["rulebook_id", "component"])}
+    sums = {
+        (str(rulebook), str(component)): column_total(rows["amount"])
+        for (rulebook, component), rows in called_on.groupby(["rulebook_id", "component"])
+    }
     order = _methods_in_order(day.requirements)
-    keys = sorted((key for key, amount in sums.items() if amount),
-                  key=lambda key: (order.index(key[0]), component_rank(key[1])))
+    keys = sorted(
+        (key for key, amount in sums.items() if amount), key=lambda key: (order.index(key[0]), component_rank(key[1]))
+    )
     grand = total(sums.values())
     return ReportTable(
         caption=f"Initial margin of every account under its own method, in whole {day.currency}.",
-        heads=("Method", "Part", "Amount", "Share"), kinds="ttnn",
-        rows=tuple((rulebook_name(key[0]), component_name(key[1]), _whole(sums[key]),
-                    format_percent(sums[key] / grand, is_aligned=True) if grand else "—") for key in keys),
-        totals=("All accounts", "", _whole(grand), "") if keys else ())
+        heads=("Method", "Part", "Amount", "Share"),
+        kinds="ttnn",
+        rows=tuple(
+            (
+                rulebook_name(key[0]),
+                component_name(key[1]),
+                _whole(sums[key]),
+                format_percent(sums[key] / grand, is_aligned=True) if grand else "—",
+            )
+            for key in keys
+        ),
+        totals=("All accounts", "", _whole(grand), "") if keys else (),
+    )
 
 
 def _members_table(day: _Day) -> ReportTable:
@@ -484,24 +644,34 @@ def _members_table(day: _Day) -> ReportTable:
     for member_id, rows in day.margin.groupby("member_id"):
         called = calls.get(str(member_id))
         sums[str(member_id)] = (
-            len(rows), column_total(rows["initial_margin"]), column_total(rows["equity"]),
-            column_total(rows["deficit"]), column_total(called["call_amount"]) if called is not None else ZERO)
+            len(rows),
+            column_total(rows["initial_margin"]),
+            column_total(rows["equity"]),
+            column_total(rows["deficit"]),
+            column_total(called["call_amount"]) if called is not None else ZERO,
+        )
     largest = sorted(sums, key=lambda name: (-sums[name][4], -sums[name][1], name))
     return ReportTable(
         caption=f"By call, then requirement; whole {day.currency}. Accounts of a member do not cover each other.",
-        heads=("Member", "Name", "Accounts", "Requirement", "Equity", "Deficit", "Called"), kinds="ttnnnnn",
-        rows=tuple((clean_text(name), day.members.get(name, ""), f"{sums[name][0]:,}", *map(_whole, sums[name][1:]))
-                   for name in largest[:_ACCOUNT_ROWS]),
-        note=_shown(len(largest), min(len(largest), _ACCOUNT_ROWS), ACCOUNTS_CSV))
+        heads=("Member", "Name", "Accounts", "Requirement", "Equity", "Deficit", "Called"),
+        kinds="ttnnnnn",
+        rows=tuple(
+            (clean_text(name), day.members.get(name, ""), f"{sums[name][0]:,}", *map(_whole, sums[name][1:]))
+            for name in largest[:_ACCOUNT_ROWS]
+        ),
+        note=_shown(len(largest), min(len(largest), _ACCOUNT_ROWS), ACCOUNTS_CSV),
+    )
 
 
 def _coverage_chart(day: _Day) -> Chart | None:
     largest = day.largest_accounts(_ACCOUNT_ROWS)
     if largest.empty:
         return None
-    return Chart("Requirement against equity", charts.requirement_against_equity(largest),
-                 "Bar: requirement. Tick: equity, at the edge when it lies beyond. "
-                 "A tick inside its bar is a shortfall.")
+    return Chart(
+        "Requirement against equity",
+        charts.requirement_against_equity(largest),
+        "Bar: requirement. Tick: equity, at the edge when it lies beyond. A tick inside its bar is a shortfall.",
+    )
 
 
 def _scenario_chart(day: _Day) -> Chart | None:
@@ -518,10 +688,14 @@ def _scenario_chart(day: _Day) -> Chart | None:
     if worst.empty:
         return None
     underlying = str(worst.idxmin())
-    requirement = day.requirements.loc[day.requirements["rulebook_id"] == rulebook].set_index("account_id")[
-        "initial_margin"].astype(float)
+    requirement = (
+        day.requirements.loc[day.requirements["rulebook_id"] == rulebook]
+        .set_index("account_id")["initial_margin"]
+        .astype(float)
+    )
     here = pnl[pnl["netting_set"] == underlying].merge(
-        grid.loc[grid["underlying"] == underlying, ["scenario_id", "price_move"]], on="scenario_id")
+        grid.loc[grid["underlying"] == underlying, ["scenario_id", "price_move"]], on="scenario_id"
+    )
     cells = here.groupby(["account_id", "price_move"], as_index=False)["amount"].min()
     losses = cells.groupby("account_id")["amount"].min()
     chosen = losses[losses < 0.0].sort_values(kind="stable").index[:_HEAT_MAP_ROWS]
@@ -529,18 +703,22 @@ def _scenario_chart(day: _Day) -> Chart | None:
     if cells.empty:
         return None
     asked = cells["account_id"].map(requirement).clip(lower=1.0)
-    drawn = pd.DataFrame({
-        "account_id": cells["account_id"],
-        "move": [format_percent(float(move), is_signed=True) for move in cells["price_move"]],
-        "place": cells["price_move"],
-        "share": (cells["amount"] / asked).clip(-1.0, 1.0),
-        "label": [format_compact(to_decimal(amount)) for amount in cells["amount"]],
-        "rank": cells["account_id"].map({name: place for place, name in enumerate(chosen)}),
-    }).sort_values(["rank", "place"], kind="stable", ignore_index=True)
+    drawn = pd.DataFrame(
+        {
+            "account_id": cells["account_id"],
+            "move": [format_percent(float(move), is_signed=True) for move in cells["price_move"]],
+            "place": cells["price_move"],
+            "share": (cells["amount"] / asked).clip(-1.0, 1.0),
+            "label": [format_compact(to_decimal(amount)) for amount in cells["amount"]],
+            "rank": cells["account_id"].map({name: place for place, name in enumerate(chosen)}),
+        }
+    ).sort_values(["rank", "place"], kind="stable", ignore_index=True)
     return Chart(
-        f"{underlying} positions in every price move", charts.scenario_heat_map(drawn, subject=underlying),
+        f"{underlying} positions in every price move",
+        charts.scenario_heat_map(drawn, subject=underlying),
         f"{rulebook_name(rulebook)}: worst result over the volatility moves in {day.currency}, largest losses "
-        "first. Tail scenarios count in part. Darkest red: the loss reaches the account's whole requirement.")
+        "first. Tail scenarios count in part. Darkest red: the loss reaches the account's whole requirement.",
+    )
 
 
 def _history_charts(day: _Day, *, business_date: date) -> tuple[Chart, ...]:
@@ -557,8 +735,13 @@ def _history_charts(day: _Day, *, business_date: date) -> tuple[Chart, ...]:
             continue
         curve = pd.DataFrame(points, columns=["price_date", "close_price"])
         curve["price_date"] = pd.to_datetime(curve["price_date"])
-        drawn.append(Chart(f"{clean_text(asset)} daily close", charts.price_history(
-            curve, asset=clean_text(asset), number=number), f"{len(points)} days up to {points[-1][0]}; {last}."))
+        drawn.append(
+            Chart(
+                f"{clean_text(asset)} daily close",
+                charts.price_history(curve, asset=clean_text(asset), number=number),
+                f"{len(points)} days up to {points[-1][0]}; {last}.",
+            )
+        )
     return tuple(drawn)
 
 
@@ -566,14 +749,24 @@ def _stage_rows(stages: pd.DataFrame) -> tuple[tuple[str, str, str], ...]:
     """Stage, seconds, and width of its bar in percent of the longest."""
     seconds = [float(value) for value in stages["elapsed_seconds"]]
     longest = max(itertools.chain(seconds, (0.0,))) or 1.0
-    return tuple((humanised(stage), f"{elapsed:.1f} s", f"{100 * elapsed / longest:.1f}")
-                 for stage, elapsed in zip(stages["stage"], seconds, strict=True))
+    return tuple(
+        (humanised(stage), f"{elapsed:.1f} s", f"{100 * elapsed / longest:.1f}")
+        for stage, elapsed in zip(stages["stage"], seconds, strict=True)
+    )
 
 
 def _inputs_table(day: _Day) -> ReportTable:
     return ReportTable(
         caption="What the run was given: rows and SHA-256 of the bytes of every feed.",
-        heads=("Feed", "From", "SHA-256", "Rows"), kinds="tttn",
-        rows=tuple((clean_text(row["feed"]), clean_text(row["location"]), clean_text(row["sha256"]),
-                    f"{int(row['row_count']):,}") for row in records(day.inputs)))
-
+        heads=("Feed", "From", "SHA-256", "Rows"),
+        kinds="tttn",
+        rows=tuple(
+            (
+                clean_text(row["feed"]),
+                clean_text(row["location"]),
+                clean_text(row["sha256"]),
+                f"{int(row['row_count']):,}",
+            )
+            for row in records(day.inputs)
+        ),
+    )

@@ -64,6 +64,9 @@ def clean_text(value: object) -> str:
     text = "" if value is None else str(value)
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
-    spaced = "".join(" " if unicodedata.category(character) in {"Cc", "Zl", "Zp"} else character
-                     for character in text if unicodedata.category(character) not in {"Cf", "Cs"})
+    spaced = "".join(
+        " " if unicodedata.category(character) in {"Cc", "Zl", "Zp"} else character
+        for character in text
+        if unicodedata.category(character) not in {"Cf", "Cs"}
+    )
     return " ".join(spaced.split())

@@ -27,14 +27,16 @@ class NoticePrinter:
 
         self._template = template_bytes("notice.typ")
         self._dated_at = as_utc(context.cutoff_at)
-        self._compiler = typst.Compiler(
-            font_paths=typst.Fonts(include_system_fonts=False), ignore_system_fonts=True)
+        self._compiler = typst.Compiler(font_paths=typst.Fonts(include_system_fonts=False), ignore_system_fonts=True)
 
     def print(self, content: NoticeContent) -> bytes:
         """The letter as PDF bytes, tagged for screen readers."""
         pdf = self._compiler.compile(
-            input=self._template, format="pdf", timestamp=self._dated_at,
-            sys_inputs={"notice": json.dumps(asdict(content)), "dated_at": self._dated_at.isoformat()})
+            input=self._template,
+            format="pdf",
+            timestamp=self._dated_at,
+            sys_inputs={"notice": json.dumps(asdict(content)), "dated_at": self._dated_at.isoformat()},
+        )
         if not isinstance(pdf, bytes):
             raise TypeError(f"Typst returned {type(pdf).__name__} instead of one PDF")
         return pdf

@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from margin_tasks.reporting.notices import NoticeContent
 
 
-def mail_bytes(content: NoticeContent, *, html: str, text: str, pdf: bytes, stem: str, csv_files: Mapping[str, bytes],
-               recipient: str, context: ReportContext) -> bytes:
+def mail_bytes(
+    content: NoticeContent,
+    *,
+    html: str,
+    text: str,
+    pdf: bytes,
+    stem: str,
+    csv_files: Mapping[str, bytes],
+    recipient: str,
+    context: ReportContext,
+) -> bytes:
     """RFC 5322 message: plain text and HTML side by side, the PDF and the CSV files attached.
 
     Date is the run's cut-off, Message-ID and MIME boundaries come from the call. A recipient that is no mail address

@@ -190,8 +190,9 @@ class _Parts:
 def _only(rows: Mapping[str, list[Record]], key: str, *, table: str, call_id: str) -> Record:
     found = rows.get(key, [])
     if len(found) != 1:
-        raise ReportInputError(FailureReason.CONTRACT_BROKEN,
-                               f"call {call_id}: {table} holds {len(found)} rows for {key}, expected one")
+        raise ReportInputError(
+            FailureReason.CONTRACT_BROKEN, f"call {call_id}: {table} holds {len(found)} rows for {key}, expected one"
+        )
     return found[0]
 
 
@@ -201,8 +202,9 @@ def file_stem(call_id: str) -> str:
     return safe if safe == call_id else f"{safe}-{hashlib.sha256(call_id.encode()).hexdigest()[:8]}"
 
 
-def statement(lines: Sequence[tuple[str, str, Decimal]], *, total_label: str, total_amount: Decimal,
-              subject: str) -> tuple[StatementLine, ...]:
+def statement(
+    lines: Sequence[tuple[str, str, Decimal]], *, total_label: str, total_amount: Decimal, subject: str
+) -> tuple[StatementLine, ...]:
     """Lines at the cent and their total, with a line for the rounding between them when there is any.
 
     Raises:
@@ -212,9 +214,11 @@ def statement(lines: Sequence[tuple[str, str, Decimal]], *, total_label: str, to
     target = round_cents(total_amount)
     gap = target - total(amount for _, _, amount in rounded)
     if abs(gap) > (len(rounded) + 1) * CENT / 2:
-        raise ReportInputError(FailureReason.RECONCILIATION_BREAK,
-                               f"{subject}: the lines add up to {format_amount(target - gap)}, "
-                               f"but {total_label} is {format_amount(target)}")
+        raise ReportInputError(
+            FailureReason.RECONCILIATION_BREAK,
+            f"{subject}: the lines add up to {format_amount(target - gap)}, "
+            f"but {total_label} is {format_amount(target)}",
+        )
     written = [StatementLine(label, detail, format_amount(amount)) for label, detail, amount in rounded]
     if gap:
         written.append(StatementLine("Rounding to cents", "", format_amount(gap), "rounding"))
@@ -249,15 +253,42 @@ def _notice(call: Record, *, context: ReportContext, book: _Book, printer: Notic
     )
     html = render_template("notice.html", notice=content)
     pdf = printer.print(content)
-    eml = mail_bytes(content, html=html, text=render_template("notice.txt", notice=content), pdf=pdf, stem=stem,
-                     csv_files=csv_files, recipient=str(member["contact_email"]), context=context)
-    return Notice(call_id=call_id, account_id=account_id, member_id=str(call["member_id"]), file_stem=stem, html=html,
-                  pdf=pdf, csv_files=csv_files, eml=eml, content=content)
+    eml = mail_bytes(
+        content,
+        html=html,
+        text=render_template("notice.txt", notice=content),
+        pdf=pdf,
+        stem=stem,
+        csv_files=csv_files,
+        recipient=str(member["contact_email"]),
+        context=context,
+    )
+    return Notice(
+        call_id=call_id,
+        account_id=account_id,
+        member_id=str(call["member_id"]),
+        file_stem=stem,
+        html=html,
+        pdf=pdf,
+        csv_files=csv_files,
+        eml=eml,
+        content=content,
+    )
 
 
-def _content(call: Record, *, margin: Record, account: Record, member: Record, components: list[Record],
-             positions: list[Record], collateral: list[Record], change: Record | None, scenarios: ScenarioWords,
-             context: ReportContext) -> NoticeContent:
+def _content(
+    call: Record,
+    *,
+    margin: Record,
+    account: Record,
+    member: Record,
+    components: list[Record],
+    positions: list[Record],
+    collateral: list[Record],
+    change: Record | None,
+    scenarios: ScenarioWords,
+    context: ReportContext,
+) -> NoticeContent:
     currency = clean_text(call["currency"])
     amount = to_decimal(call["call_amount"])
     requirement = to_decimal(margin["initial_margin"])
@@ -290,24 +321,39 @@ def _content(call: Record, *, margin: Record, account: Record, member: Record, c
         is_conservative=bool(margin["is_conservative"]),
         rulebook=rulebook_name(margin["rulebook_id"]),
         rulebook_meaning=rulebook_meaning(margin["rulebook_id"]),
-        reasons=_reasons(components, positions=positions, change=change, scenarios=scenarios, currency=currency,
-                         is_scanned=is_scanned),
+        reasons=_reasons(
+            components,
+            positions=positions,
+            change=change,
+            scenarios=scenarios,
+            currency=currency,
+            is_scanned=is_scanned,
+        ),
         call_statement=_call_statement(call, margin=margin, subject=subject),
         split_statement=statement(
-            [("Settles the day's loss", "rounded up to what can be paid", to_decimal(call["variation_call_amount"])),
-             ("Restores initial margin", "", to_decimal(call["initial_call_amount"]))],
-            total_label="Amount called", total_amount=amount, subject=subject),
-        requirement_statement=statement(requirement_lines, total_label="Initial margin requirement",
-                                        total_amount=requirement, subject=subject),
+            [
+                ("Settles the day's loss", "rounded up to what can be paid", to_decimal(call["variation_call_amount"])),
+                ("Restores initial margin", "", to_decimal(call["initial_call_amount"])),
+            ],
+            total_label="Amount called",
+            total_amount=amount,
+            subject=subject,
+        ),
+        requirement_statement=statement(
+            requirement_lines, total_label="Initial margin requirement", total_amount=requirement, subject=subject
+        ),
         equity_statement=_equity_statement(margin, collateral=collateral, positions=positions, subject=subject),
         change_statement=_change_statement(change, subject=subject),
         positions=_position_lines(positions, is_scanned=is_scanned),
         positions_caption=(
             f"{'Largest losses in the worst scenario' if is_scanned else 'Largest parts of the requirement'}, of "
-            f"{len(positions)} positions; amounts in {currency}. The positions file has all of them."),
+            f"{len(positions)} positions; amounts in {currency}. The positions file has all of them."
+        ),
         weight_head="Worst scenario" if is_scanned else "Part of requirement",
-        checks=(f"margin show account {clean_text(call['account_id'])}",
-                f"margin show account {clean_text(call['account_id'])} --json"),
+        checks=(
+            f"margin show account {clean_text(call['account_id'])}",
+            f"margin show account {clean_text(call['account_id'])} --json",
+        ),
         house_name=clean_text(context.clearing_house.name),
         contact=clean_text(context.clearing_house.contact),
         contact_email=clean_text(context.clearing_house.contact_email),
@@ -341,19 +387,34 @@ def _call_statement(call: Record, *, margin: Record, subject: str) -> tuple[Stat
     settlement = to_decimal(margin["settlement_amount"])
     deficit = to_decimal(call["deficit"])
     shortfall = statement(
-        [("Initial margin requirement", "", to_decimal(margin["initial_margin"])),
-         ("less collateral", "after haircut", -to_decimal(margin["collateral_value"])),
-         ("less net option value" if option_value >= 0 else "plus net option value owed",
-          "long options less written options", -option_value),
-         ("less the day's settlement gain" if settlement >= 0 else "plus the day's settlement loss",
-          "variation margin, premiums, funding", -settlement)],
-        total_label="Deficit", total_amount=deficit, subject=subject)
+        [
+            ("Initial margin requirement", "", to_decimal(margin["initial_margin"])),
+            ("less collateral", "after haircut", -to_decimal(margin["collateral_value"])),
+            (
+                "less net option value" if option_value >= 0 else "plus net option value owed",
+                "long options less written options",
+                -option_value,
+            ),
+            (
+                "less the day's settlement gain" if settlement >= 0 else "plus the day's settlement loss",
+                "variation margin, premiums, funding",
+                -settlement,
+            ),
+        ],
+        total_label="Deficit",
+        total_amount=deficit,
+        subject=subject,
+    )
     called = to_decimal(call["call_amount"])
     rounding = round_cents(called) - round_cents(deficit)
-    adjustment = StatementLine("Rounding up to the calling unit" if rounding > 0 else "Threshold and rounding", "",
-                               format_amount(rounding))
-    return (*shortfall, *([adjustment] if rounding else []),
-            StatementLine("Amount called", "", format_amount(called), "total"))
+    adjustment = StatementLine(
+        "Rounding up to the calling unit" if rounding > 0 else "Threshold and rounding", "", format_amount(rounding)
+    )
+    return (
+        *shortfall,
+        *([adjustment] if rounding else []),
+        StatementLine("Amount called", "", format_amount(called), "total"),
+    )
 
 
 def _requirement_lines(components: list[Record], *, scenarios: ScenarioWords) -> list[tuple[str, str, Decimal]]:
@@ -362,34 +423,47 @@ def _requirement_lines(components: list[Record], *, scenarios: ScenarioWords) ->
     parts.sort(key=lambda part: (component_rank(part[0]["component"]), -part[1], str(part[0]["netting_set"])))
     if len(parts) <= _REQUIREMENT_LINES:
         parts.sort(key=lambda part: str(part[0]["netting_set"]))
-        return [(f"{clean_text(row['netting_set'])}: {component_name(row['component']).lower()}",
-                 _component_detail(row, scenarios=scenarios), amount) for row, amount in parts]
+        return [
+            (
+                f"{clean_text(row['netting_set'])}: {component_name(row['component']).lower()}",
+                _component_detail(row, scenarios=scenarios),
+                amount,
+            )
+            for row, amount in parts
+        ]
     lines = []
     for component, found in itertools.groupby(parts, key=lambda part: str(part[0]["component"])):
         group = list(found)
         largest, amount = group[0]
         detail = _component_detail(largest, scenarios=scenarios)
         if len(group) > 1:
-            detail = (f"{component_meaning(component)} {len(group)} parts, the largest "
-                      f"{clean_text(largest['netting_set'])} with {format_amount(amount)}.").strip()
+            detail = (
+                f"{component_meaning(component)} {len(group)} parts, the largest "
+                f"{clean_text(largest['netting_set'])} with {format_amount(amount)}."
+            ).strip()
         lines.append((component_name(component), detail, total(amount for _, amount in group)))
     return lines
 
 
 def _component_detail(row: Record, *, scenarios: ScenarioWords) -> str:
-    words = scenarios.describe(rulebook_id=row["rulebook_id"], netting_set=row["netting_set"],
-                               scenario_id=row["scenario_id"])
+    words = scenarios.describe(
+        rulebook_id=row["rulebook_id"], netting_set=row["netting_set"], scenario_id=row["scenario_id"]
+    )
     return f"worst case: {words}" if words else component_meaning(row["component"])
 
 
-def _equity_statement(margin: Record, *, collateral: list[Record], positions: list[Record],
-                      subject: str) -> tuple[StatementLine, ...]:
-    lines = [(f"{clean_text(row['asset'])} collateral", _haircut_words(row), to_decimal(row["collateral_value"]))
-             for row in collateral]
+def _equity_statement(
+    margin: Record, *, collateral: list[Record], positions: list[Record], subject: str
+) -> tuple[StatementLine, ...]:
+    lines = [
+        (f"{clean_text(row['asset'])} collateral", _haircut_words(row), to_decimal(row["collateral_value"]))
+        for row in collateral
+    ]
     if not collateral:
         lines.append(("Collateral", "none held", ZERO))
-    lines.append(("Net option value", "long options less written options, at the mark",
-                  to_decimal(margin["net_option_value"])))
+    lines.append(
+        ("Net option value", "long options less written options, at the mark", to_decimal(margin["net_option_value"]))
+    )
     for label, detail, column in (
         ("Variation margin", "from yesterday's marks and today's trades to today's marks", "variation_margin"),
         ("Option premium", "of the day's trades", "premium_amount"),
@@ -404,66 +478,99 @@ def _equity_statement(margin: Record, *, collateral: list[Record], positions: li
 def _haircut_words(row: Record) -> str:
     """``12.5 at 63,700.00 = 796,250.00, less haircut 10 %``."""
     quantity, price, value = (to_decimal(row[column]) for column in ("quantity", "asset_price_usd", "market_value"))
-    return (f"{format_quantity(quantity)} at {format_price(price)} = {format_amount(value)}, "
-            f"less haircut {format_percent(float(row['haircut']))}")
+    return (
+        f"{format_quantity(quantity)} at {format_price(price)} = {format_amount(value)}, "
+        f"less haircut {format_percent(float(row['haircut']))}"
+    )
 
 
 def _change_statement(change: Record | None, *, subject: str) -> tuple[StatementLine, ...]:
     if change is None:
         return ()
     return statement(
-        [("Requirement of the previous clearing day", "", to_decimal(change["previous_initial_margin"])),
-         ("Market", "prices, volatility and time, positions unchanged", to_decimal(change["market_effect"])),
-         ("Trading", "the day's trades, in today's market", to_decimal(change["trading_effect"]))],
-        total_label="Initial margin requirement", total_amount=to_decimal(change["initial_margin"]), subject=subject)
+        [
+            ("Requirement of the previous clearing day", "", to_decimal(change["previous_initial_margin"])),
+            ("Market", "prices, volatility and time, positions unchanged", to_decimal(change["market_effect"])),
+            ("Trading", "the day's trades, in today's market", to_decimal(change["trading_effect"])),
+        ],
+        total_label="Initial margin requirement",
+        total_amount=to_decimal(change["initial_margin"]),
+        subject=subject,
+    )
 
 
 def _position_lines(positions: list[Record], *, is_scanned: bool) -> tuple[PositionLine, ...]:
     """The positions that weigh most and the others together; ``weight`` as ``NoticeContent.weight_head`` says."""
+
     def line(label: str, quantity: str, rows: list[Record]) -> PositionLine:
-        notional, settled, worst = (total(to_decimal(row[column]) for row in rows)
-                                    for column in ("notional_amount", "settlement_amount", "worst_scenario_pnl"))
-        return PositionLine(instrument=label, quantity=quantity, notional=format_amount(notional),
-                            settlement=format_signed(settled),
-                            weight=format_signed(worst) if is_scanned else format_amount(-worst))
+        notional, settled, worst = (
+            total(to_decimal(row[column]) for row in rows)
+            for column in ("notional_amount", "settlement_amount", "worst_scenario_pnl")
+        )
+        return PositionLine(
+            instrument=label,
+            quantity=quantity,
+            notional=format_amount(notional),
+            settlement=format_signed(settled),
+            weight=format_signed(worst) if is_scanned else format_amount(-worst),
+        )
 
     by_loss = sorted(positions, key=lambda row: (to_decimal(row["worst_scenario_pnl"]), str(row["instrument_id"])))
     kept = len(by_loss) if len(by_loss) <= _POSITION_LINES + 1 else _POSITION_LINES
-    lines = [line(clean_text(row["instrument_id"]), format_quantity(to_decimal(row["quantity"])), [row])
-             for row in by_loss[:kept]]
+    lines = [
+        line(clean_text(row["instrument_id"]), format_quantity(to_decimal(row["quantity"])), [row])
+        for row in by_loss[:kept]
+    ]
     if by_loss[kept:]:
         lines.append(line(f"{len(by_loss) - kept} other positions", "", by_loss[kept:]))
     return tuple(lines)
 
 
-def _reasons(components: list[Record], *, positions: list[Record], change: Record | None, scenarios: ScenarioWords,
-             currency: str, is_scanned: bool) -> tuple[str, ...]:
+def _reasons(
+    components: list[Record],
+    *,
+    positions: list[Record],
+    change: Record | None,
+    scenarios: ScenarioWords,
+    currency: str,
+    is_scanned: bool,
+) -> tuple[str, ...]:
     """What matters most, in sentences: the largest part, the position behind it, the change since yesterday."""
     sentences = []
     if components:
         largest = max(components, key=lambda row: (to_decimal(row["amount"]), str(row["netting_set"])))
-        words = scenarios.describe(rulebook_id=largest["rulebook_id"], netting_set=largest["netting_set"],
-                                   scenario_id=largest["scenario_id"])
+        words = scenarios.describe(
+            rulebook_id=largest["rulebook_id"], netting_set=largest["netting_set"], scenario_id=largest["scenario_id"]
+        )
         money = format_money(to_decimal(largest["amount"]), currency)
         name = f"{component_name(largest['component']).lower()} of {clean_text(largest['netting_set'])}"
-        sentences.append(f"The largest part of the requirement is the {name}: {money}"
-                         + (f", what the positions would lose with {words}." if words else "."))
+        sentences.append(
+            f"The largest part of the requirement is the {name}: {money}"
+            + (f", what the positions would lose with {words}." if words else ".")
+        )
     if positions:
         worst = min(positions, key=lambda row: (to_decimal(row["worst_scenario_pnl"]), str(row["instrument_id"])))
         loss = to_decimal(worst["worst_scenario_pnl"])
         if loss < 0:
             money = format_money(-loss, currency)
-            sentences.append(f"The position that weighs most is {clean_text(worst['instrument_id'])} "
-                             f"({format_quantity(to_decimal(worst['quantity']))}): it "
-                             + (f"would lose {money} in the worst scenario." if is_scanned
-                                else f"accounts for {money} of the requirement."))
+            sentences.append(
+                f"The position that weighs most is {clean_text(worst['instrument_id'])} "
+                f"({format_quantity(to_decimal(worst['quantity']))}): it "
+                + (
+                    f"would lose {money} in the worst scenario."
+                    if is_scanned
+                    else f"accounts for {money} of the requirement."
+                )
+            )
     if change is not None:
         moved = to_decimal(change["initial_margin"]) - to_decimal(change["previous_initial_margin"])
         if round_cents(moved):
             verb = "rose" if moved > 0 else "fell"
-            sentences.append(f"The requirement {verb} by {format_money(abs(moved), currency)} since the previous "
-                             f"clearing day: market {format_signed(to_decimal(change['market_effect']))}, "
-                             f"trading {format_signed(to_decimal(change['trading_effect']))}.")
+            sentences.append(
+                f"The requirement {verb} by {format_money(abs(moved), currency)} since the previous "
+                f"clearing day: market {format_signed(to_decimal(change['market_effect']))}, "
+                f"trading {format_signed(to_decimal(change['trading_effect']))}."
+            )
         else:
             sentences.append("The requirement has not changed since the previous clearing day.")
     return tuple(sentences)

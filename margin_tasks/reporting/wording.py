@@ -100,8 +100,9 @@ class ScenarioWords:
     """Looks scenarios up by rulebook, netting set and identifier and says them in words."""
 
     def __init__(self, scenarios: list[Record]) -> None:
-        self._exact = {(str(row["rulebook_id"]), str(row["underlying"]), str(row["scenario_id"])): row
-                       for row in scenarios}
+        self._exact = {
+            (str(row["rulebook_id"]), str(row["underlying"]), str(row["scenario_id"])): row for row in scenarios
+        }
 
     def find(self, *, rulebook_id: object, netting_set: object, scenario_id: object) -> Record | None:
         """The scenario's row; None when the grid does not hold it (not every rulebook scans)."""

@@ -28,8 +28,14 @@ def write_notices(directory: Path, notices: Iterable[Notice]) -> list[Written]:
     return [_write(directory / name, body) for notice in notices for name, body in _files(notice).items()]
 
 
-def write_day_report(directory: Path, *, context: ReportContext, tables: Mapping[str, pd.DataFrame],
-                     stages: pd.DataFrame, notices_href: str | None = None) -> list[Written]:
+def write_day_report(
+    directory: Path,
+    *,
+    context: ReportContext,
+    tables: Mapping[str, pd.DataFrame],
+    stages: pd.DataFrame,
+    notices_href: str | None = None,
+) -> list[Written]:
     """Render the day report and write it with the CSV files that it links to; arguments as for ``render_day_report``.
 
     Returns:
@@ -42,8 +48,12 @@ def write_day_report(directory: Path, *, context: ReportContext, tables: Mapping
 
 def _files(notice: Notice) -> dict[str, bytes]:
     # The mail comes last: what picks mails up from the outbox finds the rest already there.
-    return {f"{notice.file_stem}.html": notice.html.encode("utf-8"), f"{notice.file_stem}.pdf": notice.pdf,
-            **notice.csv_files, f"{notice.file_stem}.eml": notice.eml}
+    return {
+        f"{notice.file_stem}.html": notice.html.encode("utf-8"),
+        f"{notice.file_stem}.pdf": notice.pdf,
+        **notice.csv_files,
+        f"{notice.file_stem}.eml": notice.eml,
+    }
 
 
 def _write(path: Path, body: bytes) -> Written:

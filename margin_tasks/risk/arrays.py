@@ -33,9 +33,7 @@ def scenario_sets(grids: Sequence[PriceVolatilityGrid]) -> tuple[ScenarioSet, ..
     return tuple(scenario_set(grid) for grid in grids)
 
 
-def risk_arrays(
-    instruments: Instruments, levels: MarketLevels, *, grids: Sequence[PriceVolatilityGrid]
-) -> RiskArrays:
+def risk_arrays(instruments: Instruments, levels: MarketLevels, *, grids: Sequence[PriceVolatilityGrid]) -> RiskArrays:
     """Value every instrument in every scenario of its underlying.
 
     Args:

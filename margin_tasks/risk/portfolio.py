@@ -26,9 +26,7 @@ class Book:
         return len(self.account)
 
 
-def scenario_pnl_units(
-    *, row: IntArray, book: Book, pnl_units: IntArray, rows: int
-) -> IntArray:
+def scenario_pnl_units(*, row: IntArray, book: Book, pnl_units: IntArray, rows: int) -> IntArray:
     """Add up quantity x risk array over the positions of every row: the netting sets' profit and loss.
 
     Whole-number arithmetic throughout: the result is the exact sum, rounded once, half away from zero, to 1e-8. It

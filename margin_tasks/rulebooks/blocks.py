@@ -90,9 +90,7 @@ class ShortOptionMinimum(_Block):
     def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
         """The part by which the minimum exceeds what was charged before."""
         minimum = to_units(
-            _net_short_units(exposure)
-            * exposure.by_set(self.rate, block=self.block)
-            * _index_of_set(exposure),
+            _net_short_units(exposure) * exposure.by_set(self.rate, block=self.block) * _index_of_set(exposure),
             what=self.block,
         )
         charged = total_initial(before, sets=exposure.sets)

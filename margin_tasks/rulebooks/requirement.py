@@ -84,7 +84,12 @@ def requirement(
         MarginError: FIGURE_NOT_FINITE, naming the account, when an amount cannot be held.
     """
     exposure, scenario_ids = _exposure(
-        rulebook, book=book, gain_units=gain_units, instruments=instruments, figures=figures, arrays=arrays,
+        rulebook,
+        book=book,
+        gain_units=gain_units,
+        instruments=instruments,
+        figures=figures,
+        arrays=arrays,
         account_ids=account_ids,
     )
     charges: tuple[Charge, ...] = ()
@@ -157,8 +162,12 @@ def components_frame(result: Requirement, *, account_ids: Sequence[str]) -> pd.D
             )
             frames.append(
                 _component_rows(
-                    accounts[exposure.set_account[rows]], exposure.set_name[rows], charge.component, margin_type,
-                    units[rows], scenario,
+                    accounts[exposure.set_account[rows]],
+                    exposure.set_name[rows],
+                    charge.component,
+                    margin_type,
+                    units[rows],
+                    scenario,
                 )
             )
     for margin_type, units in (
@@ -169,8 +178,12 @@ def components_frame(result: Requirement, *, account_ids: Sequence[str]) -> pd.D
         nothing = np.full(len(rows), None, dtype=object)
         frames.append(
             _component_rows(
-                accounts[rows], np.full(len(rows), WHOLE_ACCOUNT, dtype=object), CONSERVATIVE_ADD_ON, margin_type,
-                units[rows], nothing,
+                accounts[rows],
+                np.full(len(rows), WHOLE_ACCOUNT, dtype=object),
+                CONSERVATIVE_ADD_ON,
+                margin_type,
+                units[rows],
+                nothing,
             )
         )
     components = pd.concat(frames, ignore_index=True)
@@ -254,7 +267,11 @@ def _names(account_ids: Sequence[str]) -> TextArray:
 
 
 def _component_rows(
-    account_id: TextArray, netting_set: TextArray, component: str, margin_type: str, units: IntArray,
+    account_id: TextArray,
+    netting_set: TextArray,
+    component: str,
+    margin_type: str,
+    units: IntArray,
     scenario_id: TextArray,
 ) -> pd.DataFrame:
     return pd.DataFrame(

@@ -171,9 +171,7 @@ ACCOUNTS = (
 
 def member_feed() -> pd.DataFrame:
     """The members feed."""
-    rows = [
-        (member.member_id, member.name, member.country, f"margin@{member.domain}.example") for member in MEMBERS
-    ]
+    rows = [(member.member_id, member.name, member.country, f"margin@{member.domain}.example") for member in MEMBERS]
     frame = pd.DataFrame(rows, columns=["member_id", "member_name", "country", "contact_email"])
     return frame.sort_values("member_id", ignore_index=True)
 

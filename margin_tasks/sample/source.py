@@ -164,6 +164,4 @@ def _refuse_unknown(business_date: date, session: str) -> None:
             f"the sample has no business date {business_date.isoformat()}; it has {available}",
         )
     if session != SESSION:
-        raise SourceError(
-            FailureReason.NOT_FOUND, f"the sample has no session {session!r}; it has {SESSION}"
-        )
+        raise SourceError(FailureReason.NOT_FOUND, f"the sample has no session {session!r}; it has {SESSION}")

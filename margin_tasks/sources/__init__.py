@@ -9,8 +9,16 @@ from margin_tasks.sources.delivery import DeliveryProblem, FeedDelivery, Pulled,
 from margin_tasks.sources.export import export_feeds
 from margin_tasks.sources.files import FilesSource
 
-__all__ = ["DeliveryProblem", "FeedDelivery", "Pulled", "Source", "SourceError", "export_feeds", "open_source",
-           "pull_feeds"]
+__all__ = [
+    "DeliveryProblem",
+    "FeedDelivery",
+    "Pulled",
+    "Source",
+    "SourceError",
+    "export_feeds",
+    "open_source",
+    "pull_feeds",
+]
 
 SPEC_FORMS = "sample, files:DIR, files:s3://bucket/prefix or sql:dialect://user:password@host/database"
 

@@ -81,19 +81,29 @@ def read_csv(data: bytes, *, file: str) -> Content:
                     f"{file} is cut off: a quote opened in the record of line {row} is never closed; "
                     "deliver the whole file again, or close the quote",
                 ) from error
-            problems.append(DeliveryProblem(
-                file=file, row=row, rule="row_shape", cells=("".join(lines_of_record).rstrip("\r\n"),),
-                message=f"the line breaks the quoting rules of CSV ({error}); double every quote inside quotes",
-            ))
+            problems.append(
+                DeliveryProblem(
+                    file=file,
+                    row=row,
+                    rule="row_shape",
+                    cells=("".join(lines_of_record).rstrip("\r\n"),),
+                    message=f"the line breaks the quoting rules of CSV ({error}); double every quote inside quotes",
+                )
+            )
             continue
         if not cells:
             continue
         if len(cells) != len(header):
-            problems.append(DeliveryProblem(
-                file=file, row=row, rule="row_shape", cells=tuple(cells),
-                message=f"the line has {len(cells)} cells, the header has {len(header)}; "
-                        "quote a cell that holds a comma, and deliver every cell",
-            ))
+            problems.append(
+                DeliveryProblem(
+                    file=file,
+                    row=row,
+                    rule="row_shape",
+                    cells=tuple(cells),
+                    message=f"the line has {len(cells)} cells, the header has {len(header)}; "
+                    "quote a cell that holds a comma, and deliver every cell",
+                )
+            )
             continue
         rows.append(row)
         records.append(cells)

@@ -149,8 +149,9 @@ class Pulled:
     failures: Mapping[str, SourceError]
 
 
-def pull_feeds(source: Source, *, business_date: date, session: str,
-               on_feed: Callable[[str], None] | None = None) -> Pulled:
+def pull_feeds(
+    source: Source, *, business_date: date, session: str, on_feed: Callable[[str], None] | None = None
+) -> Pulled:
     """Pull every feed, collecting failures so that all of them can be reported at once.
 
     A source that is out of reach is not asked again: every further feed gets the same reason.

@@ -21,8 +21,15 @@ from margin_tasks.sources.files import SUCCESS_MARKER, SUFFIXES
 FileFormat = Literal["csv", "parquet"]
 
 
-def export_feeds(source: Source, directory: str | os.PathLike[str], *, business_date: date, session: str,
-                 file_format: FileFormat = "csv", on_feed: Callable[[str], None] | None = None) -> list[str]:
+def export_feeds(
+    source: Source,
+    directory: str | os.PathLike[str],
+    *,
+    business_date: date,
+    session: str,
+    file_format: FileFormat = "csv",
+    on_feed: Callable[[str], None] | None = None,
+) -> list[str]:
     """Write every feed of the day as ``<feed>.csv`` or ``<feed>.parquet``, then ``_SUCCESS``.
 
     No manifest is written, so that the files may be edited by hand. Parquet files carry the contract's types.

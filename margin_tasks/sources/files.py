@@ -156,9 +156,13 @@ class FilesSource:
     def _feed_files(self, folder: _Listing, feed: str) -> _FeedFiles:
         single = [name for suffix in SUFFIXES if (name := f"{feed}{suffix}") in folder.files]
         inside = self._list(f"{folder.path}/{feed}") if feed in folder.names - folder.files else None
-        parts = () if inside is None else tuple(sorted(
-            name for name in inside.files if name.endswith(SUFFIXES) and not name.startswith(("_", "."))
-        ))
+        parts = (
+            ()
+            if inside is None
+            else tuple(
+                sorted(name for name in inside.files if name.endswith(SUFFIXES) and not name.startswith(("_", ".")))
+            )
+        )
         if len(single) + bool(parts) > 1:
             found = [*single, *([f"{feed}/"] if parts else [])]
             raise SourceError(
@@ -207,9 +211,7 @@ class FilesSource:
 def _open_filesystem(place: str) -> tuple[pafs.FileSystem, str, str]:
     """File system, root path inside it, and the root as it may be shown."""
     if not place:
-        raise SourceError(
-            FailureReason.UNKNOWN_SOURCE, "name a folder: files:DIR or files:s3://bucket/prefix"
-        )
+        raise SourceError(FailureReason.UNKNOWN_SOURCE, "name a folder: files:DIR or files:s3://bucket/prefix")
     if "://" not in place:
         root = os.path.abspath(os.path.expanduser(place))
         return pafs.LocalFileSystem(), str(PurePosixPath(root)), str(PurePosixPath(root))

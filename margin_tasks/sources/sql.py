@@ -100,8 +100,12 @@ class SqlSource:
                 self._refuse_other_days(connection, feed, business_date)
         kinds = {column.name: column.field.kind for column in FEEDS[feed].columns}
         texts = sorted(
-            [tuple(canonical_text(value, kinds.get(name, Kind.STRING)) for name, value in zip(names, row, strict=True))
-             for row in rows],
+            [
+                tuple(
+                    canonical_text(value, kinds.get(name, Kind.STRING)) for name, value in zip(names, row, strict=True)
+                )
+                for row in rows
+            ],
             key=lambda row: tuple(cell or "" for cell in row),
         )
         frame = pd.DataFrame(texts, columns=names, dtype=object)
@@ -167,8 +171,9 @@ def _connect_args(url: sa.URL) -> dict[str, Any]:
 def _is_of_day(column: sa.ColumnClause[Any], column_type: Any, day: date) -> sa.ColumnElement[bool]:
     if isinstance(column_type, sa.DateTime):
         start = datetime.combine(day, time())
-        return sa.and_(column >= sa.literal(start, column_type),
-                       column < sa.literal(start + timedelta(days=1), column_type))
+        return sa.and_(
+            column >= sa.literal(start, column_type), column < sa.literal(start + timedelta(days=1), column_type)
+        )
     if isinstance(column_type, sa.Date):
         return column == sa.literal(day, sa.Date())
     return column == sa.literal(day.isoformat(), sa.String())

@@ -35,7 +35,9 @@ def check_feed(feed: DeliveredFeed, ledger: Ledger, *, business_date: date) -> N
         return
     if len(feed.texts) == 0 and feed.name not in FEEDS_THAT_MAY_BE_EMPTY:
         ledger.record_feed(
-            feed.name, "feed_empty", f"{feed.delivery.location} has no row; deliver the feed of {business_date}",
+            feed.name,
+            "feed_empty",
+            f"{feed.delivery.location} has no row; deliver the feed of {business_date}",
             file=feed.delivery.location,
         )
         feed.is_usable = False
@@ -57,10 +59,13 @@ def _has_its_columns(feed: DeliveredFeed, table: Table, ledger: Ledger) -> bool:
     if len(names) == 1 and any(mark in str(names[0]) for mark in ";\t|"):
         hint = "; separate the cells by commas"
     ledger.record_feed(
-        feed.name, "header_mismatch",
+        feed.name,
+        "header_mismatch",
         f"{feed.delivery.location}: columns missing: {', '.join(missing) or 'none'}; unknown: "
         f"{', '.join(unknown) or 'none'}{hint}; the feed has {', '.join(table.column_names)}",
-        file=feed.delivery.location, row=1, value=",".join(str(name) for name in names),
+        file=feed.delivery.location,
+        row=1,
+        value=",".join(str(name) for name in names),
     )
     return False
 
@@ -75,8 +80,10 @@ def _check_cells(feed: DeliveredFeed, table: Table, ledger: Ledger) -> Mask:
     columns = {column.name: column for column in table.columns}
     cells = sorted(
         (expectation for expectation in broken if expectation.rule in _CELL_RULES),
-        key=lambda expectation: (table.column_names.index(expectation.column or ""),
-                                 _CELL_RULES.index(expectation.rule)),
+        key=lambda expectation: (
+            table.column_names.index(expectation.column or ""),
+            _CELL_RULES.index(expectation.rule),
+        ),
     )
     for expectation in cells:
         column = columns[expectation.column or ""]
@@ -92,8 +99,9 @@ def _check_cells(feed: DeliveredFeed, table: Table, ledger: Ledger) -> Mask:
         }[expectation.rule]
         messages: str | list[str] = wanted
         if expectation.rule != "required_value":
-            messages = [f"{column.name} {_quoted(texts[position])} {wanted}; correct it"
-                        for position in expectation.positions]
+            messages = [
+                f"{column.name} {_quoted(texts[position])} {wanted}; correct it" for position in expectation.positions
+            ]
         ledger.record_rows(feed, expectation.rule, expectation.positions, messages, field_name=column.name)
     return repeated
 
@@ -110,9 +118,14 @@ def _type_cells(feed: DeliveredFeed, table: Table, ledger: Ledger) -> None:
         parsed = parse_text(texts, column)
         unrepresentable = np.flatnonzero(parsed.is_unreadable & ~feed.is_set_aside)
         ledger.record_rows(
-            feed, "representable", unrepresentable,
-            [f"{column.name} {_quoted(texts[position])} cannot be held as {TEXT_FORM_NAMES[column.field.kind]}; "
-             "correct it" for position in unrepresentable],
+            feed,
+            "representable",
+            unrepresentable,
+            [
+                f"{column.name} {_quoted(texts[position])} cannot be held as {TEXT_FORM_NAMES[column.field.kind]}; "
+                "correct it"
+                for position in unrepresentable
+            ],
             field_name=column.name,
         )
         typed[column.name] = typed_series(parsed.typed, column, is_empty=np.asarray(pd.isna(texts), dtype=bool))
@@ -122,8 +135,10 @@ def _type_cells(feed: DeliveredFeed, table: Table, ledger: Ledger) -> None:
 def _check_ranges(feed: DeliveredFeed, table: Table, ledger: Ledger) -> None:
     columns = {column.name: column.field for column in ranged_columns(table)}
     numbers = pd.DataFrame(
-        {name: np.array([np.nan if pd.isna(value) else float(value) for value in feed.typed[name]], dtype=np.float64)
-         for name in columns},
+        {
+            name: np.array([np.nan if pd.isna(value) else float(value) for value in feed.typed[name]], dtype=np.float64)
+            for name in columns
+        },
         index=feed.typed.index,
     )
     numbers.loc[feed.is_set_aside, :] = np.nan
@@ -131,9 +146,13 @@ def _check_ranges(feed: DeliveredFeed, table: Table, ledger: Ledger) -> None:
         name = expectation.column or ""
         texts = feed.column_texts(name)
         ledger.record_rows(
-            feed, "range", expectation.positions,
-            [f"{name} {texts[position]} is not {rule_text(columns[name])}; correct it"
-             for position in expectation.positions],
+            feed,
+            "range",
+            expectation.positions,
+            [
+                f"{name} {texts[position]} is not {rule_text(columns[name])}; correct it"
+                for position in expectation.positions
+            ],
             field_name=name,
         )
 
@@ -143,8 +162,11 @@ def _check_dates(feed: DeliveredFeed, table: Table, ledger: Ledger, business_dat
         days = feed.typed["price_date"]
         is_later = np.array([day is not None and day > business_date for day in days], dtype=bool)
         ledger.record_rows(
-            feed, "after_business_date", np.flatnonzero(is_later & ~feed.is_set_aside),
-            f"the close is later than the business date {business_date}; leave it out", field_name="price_date",
+            feed,
+            "after_business_date",
+            np.flatnonzero(is_later & ~feed.is_set_aside),
+            f"the close is later than the business date {business_date}; leave it out",
+            field_name="price_date",
         )
     if "business_date" not in table.column_names or len(feed.typed) == 0:
         return
@@ -155,18 +177,25 @@ def _check_dates(feed: DeliveredFeed, table: Table, ledger: Ledger, business_dat
         delivered = sorted({day.isoformat() for day in days[is_other]})
         shown = ", ".join(delivered[:3]) + (", ..." if len(delivered) > 3 else "")
         ledger.record_feed(
-            feed.name, "wrong_business_date",
+            feed.name,
+            "wrong_business_date",
             f"{feed.delivery.location} is of {shown}, not of {business_date}; deliver the feed of the day or run the "
             "day that was delivered",
-            file=feed.delivery.location, field_name="business_date", value=delivered[0],
+            file=feed.delivery.location,
+            field_name="business_date",
+            value=delivered[0],
         )
         feed.is_usable = False
         return
     positions = np.flatnonzero(is_other & ~feed.is_set_aside)
     ledger.record_rows(
-        feed, "other_business_date", positions,
-        [f"the row is of {days.iloc[position]}, the business date is {business_date}; leave it out"
-         for position in positions],
+        feed,
+        "other_business_date",
+        positions,
+        [
+            f"the row is of {days.iloc[position]}, the business date is {business_date}; leave it out"
+            for position in positions
+        ],
         field_name="business_date",
     )
 
@@ -175,9 +204,14 @@ def _check_keys(feed: DeliveredFeed, table: Table, ledger: Ledger, repeated: Mas
     if feed.name == "positions":
         positions = np.flatnonzero(repeated)
         ledger.record_rows(
-            feed, "duplicate_position", positions,
-            [f"{_key_text(feed, table, int(position))} is delivered more than once; deliver one row with the whole "
-             "position" for position in positions],
+            feed,
+            "duplicate_position",
+            positions,
+            [
+                f"{_key_text(feed, table, int(position))} is delivered more than once; deliver one row with the whole "
+                "position"
+                for position in positions
+            ],
         )
         return
     candidates = feed.texts[repeated & ~feed.is_set_aside]
@@ -185,17 +219,25 @@ def _check_keys(feed: DeliveredFeed, table: Table, ledger: Ledger, repeated: Mas
     is_repetition = candidates.duplicated(keep="first").to_numpy(dtype=bool)
     indices = candidates.index.to_numpy(dtype=np.int64)
     ledger.record_rows(
-        feed, "repeated_row", indices[is_repetition],
-        [f"the row repeats an earlier one ({_key_text(feed, table, position)}); deliver it once"
-         for position in indices[is_repetition]],
+        feed,
+        "repeated_row",
+        indices[is_repetition],
+        [
+            f"the row repeats an earlier one ({_key_text(feed, table, position)}); deliver it once"
+            for position in indices[is_repetition]
+        ],
     )
     distinct = candidates[~is_repetition]
     conflicting = distinct.index[distinct.duplicated(subset=key, keep=False).to_numpy(dtype=bool)]
     rule = "conflicting_rows" if feed.name in FEEDS_WITHOUT_CONFLICTS else "contradicting_rows"
     ledger.record_rows(
-        feed, rule, conflicting.to_numpy(dtype=np.int64),
-        [f"another row of {_key_text(feed, table, position)} says something else; deliver one of them"
-         for position in conflicting],
+        feed,
+        rule,
+        conflicting.to_numpy(dtype=np.int64),
+        [
+            f"another row of {_key_text(feed, table, position)} says something else; deliver one of them"
+            for position in conflicting
+        ],
     )
 
 

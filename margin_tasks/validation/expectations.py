@@ -59,13 +59,9 @@ def _column_expectations(column: Column) -> Iterable[Expectation]:
         yield ExpectColumnValuesToNotBeNull(column=field.name, meta={"rule": "required_value"})
     # A vocabulary or a pattern says more than the form of text; one expectation for each cell keeps the gate quick.
     if field.allowed:
-        yield ExpectColumnValuesToBeInSet(
-            column=field.name, value_set=list(field.allowed), meta={"rule": "vocabulary"}
-        )
+        yield ExpectColumnValuesToBeInSet(column=field.name, value_set=list(field.allowed), meta={"rule": "vocabulary"})
     elif field.pattern is not None:
-        yield ExpectColumnValuesToMatchRegex(
-            column=field.name, regex=_whole(field.pattern), meta={"rule": "pattern"}
-        )
+        yield ExpectColumnValuesToMatchRegex(column=field.name, regex=_whole(field.pattern), meta={"rule": "pattern"})
     else:
         form = TEXT_FORMS.get(field.kind, ONE_LINE_TEXT)
         yield ExpectColumnValuesToMatchRegex(column=field.name, regex=_whole(form), meta={"rule": "text_form"})
@@ -75,9 +71,7 @@ def _key_expectation(table: Table) -> Expectation:
     meta = {"rule": "unique_key"}
     if len(table.key) == 1:
         return ExpectColumnValuesToBeUnique(column=table.key[0], meta=meta)
-    return ExpectCompoundColumnsToBeUnique(
-        column_list=list(table.key), ignore_row_if="any_value_is_missing", meta=meta
-    )
+    return ExpectCompoundColumnsToBeUnique(column_list=list(table.key), ignore_row_if="any_value_is_missing", meta=meta)
 
 
 @lru_cache(maxsize=32)
@@ -115,7 +109,8 @@ def range_suite(table: Table) -> gx.ExpectationSuite:
 def ranged_columns(table: Table) -> tuple[Column, ...]:
     """Numeric columns of the table whose field has a range."""
     return tuple(
-        column for column in table.columns
+        column
+        for column in table.columns
         if column.field.kind in {Kind.INTEGER, Kind.DECIMAL, Kind.NUMBER}
         and (column.field.minimum is not None or column.field.maximum is not None)
     )

@@ -82,7 +82,8 @@ class DeliveredFeed:
         self.texts = texts.mask(texts.isna(), None)
         self.rows = frame[ROW_COLUMN].to_numpy(dtype=np.int64)
         self.files = (
-            frame[FILE_COLUMN].to_numpy(dtype=object) if FILE_COLUMN in frame.columns
+            frame[FILE_COLUMN].to_numpy(dtype=object)
+            if FILE_COLUMN in frame.columns
             else np.full(len(frame), self.delivery.location, dtype=object)
         )
         self.is_set_aside = np.zeros(len(frame), dtype=bool)
@@ -110,14 +111,30 @@ class Ledger:
         self._findings: list[_Finding] = []
         self._quarantine: list[tuple[_Finding, str]] = []
 
-    def record_feed(self, feed: str, rule_name: str, message: str, *, file: str, row: int = WHOLE_FILE,
-               field_name: str | None = None, value: object = None) -> None:
+    def record_feed(
+        self,
+        feed: str,
+        rule_name: str,
+        message: str,
+        *,
+        file: str,
+        row: int = WHOLE_FILE,
+        field_name: str | None = None,
+        value: object = None,
+    ) -> None:
         """Record a break that concerns the feed as a whole, or one place in it that is not a row of it."""
         self._add(self._rule(feed, rule_name), feed, file, row, field_name, value, message)
 
-    def record_rows(self, feed: DeliveredFeed, rule_name: str, positions: Sequence[int] | Positions,
-                    messages: Sequence[str] | str, *, field_name: str | None = None,
-                    values: Sequence[object] | None = None) -> None:
+    def record_rows(
+        self,
+        feed: DeliveredFeed,
+        rule_name: str,
+        positions: Sequence[int] | Positions,
+        messages: Sequence[str] | str,
+        *,
+        field_name: str | None = None,
+        values: Sequence[object] | None = None,
+    ) -> None:
         """Record a break for each of the rows; a quarantine rule also sets them aside.
 
         Args:
@@ -134,8 +151,9 @@ class Ledger:
         for order, position in enumerate(int(position) for position in positions):
             value = values[order] if values is not None else None if texts is None else texts[position]
             message = messages if isinstance(messages, str) else messages[order]
-            finding = self._add(rule, feed.name, feed.files[position], int(feed.rows[position]), field_name, value,
-                                message)
+            finding = self._add(
+                rule, feed.name, feed.files[position], int(feed.rows[position]), field_name, value, message
+            )
             if rule.action is Action.QUARANTINED and not feed.is_set_aside[position]:
                 found[position] = finding
         set_aside = list(found)
@@ -148,8 +166,15 @@ class Ledger:
 
     def record_problem(self, feed: DeliveredFeed, problem: DeliveryProblem) -> None:
         """Record a delivered record that is not a row of the feed."""
-        finding = self._add(self._rule(feed.name, problem.rule), feed.name, problem.file, problem.row, None,
-                            ",".join(problem.cells), problem.message)
+        finding = self._add(
+            self._rule(feed.name, problem.rule),
+            feed.name,
+            problem.file,
+            problem.row,
+            None,
+            ",".join(problem.cells),
+            problem.message,
+        )
         row = {"_cells": list(problem.cells), **_account_of(problem.cells, list(feed.texts.columns))}
         self._quarantine.append((finding, json.dumps(row, ensure_ascii=False)))
 
@@ -175,8 +200,17 @@ class Ledger:
             return empty_frame(table)
         frame = pd.DataFrame(
             [
-                (finding.feed, finding.file, finding.row, finding.field, finding.rule.name,
-                 str(finding.rule.severity), str(finding.rule.action), finding.value, finding.message)
+                (
+                    finding.feed,
+                    finding.file,
+                    finding.row,
+                    finding.field,
+                    finding.rule.name,
+                    str(finding.rule.severity),
+                    str(finding.rule.action),
+                    finding.value,
+                    finding.message,
+                )
                 for finding in self._findings
             ],
             columns=list(table.column_names),
@@ -197,8 +231,9 @@ class Ledger:
         )
         return _typed_text(frame, table.key)
 
-    def _add(self, rule: Rule, feed: str, file: str, row: int, field_name: str | None, value: object,
-             message: str) -> _Finding:
+    def _add(
+        self, rule: Rule, feed: str, file: str, row: int, field_name: str | None, value: object, message: str
+    ) -> _Finding:
         finding = _Finding(feed, file, row, field_name, rule, _shown(value), message)
         self._findings.append(finding)
         return finding

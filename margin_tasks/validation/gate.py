@@ -56,9 +56,14 @@ class GateResult:
         return self.refusal
 
 
-def gate(deliveries: Mapping[str, FeedDelivery], *, business_date: date, cutoff_at: datetime,
-         failures: Mapping[str, MarginError] | None = None,
-         rulebook_ids: Collection[str] | None = None) -> GateResult:
+def gate(
+    deliveries: Mapping[str, FeedDelivery],
+    *,
+    business_date: date,
+    cutoff_at: datetime,
+    failures: Mapping[str, MarginError] | None = None,
+    rulebook_ids: Collection[str] | None = None,
+) -> GateResult:
     """Hold the deliveries of a business date against the contracts and against each other.
 
     Args:
@@ -113,14 +118,18 @@ def _check_what_is_left(feed: DeliveredFeed, ledger: Ledger) -> None:
     if set_aside > max(1, QUARANTINE_LIMIT * delivered):
         rule, count, example = ledger.most_frequent_cause(feed.name)
         ledger.record_feed(
-            feed.name, "quarantine_limit",
+            feed.name,
+            "quarantine_limit",
             f"{set_aside} of {delivered} rows ({set_aside / delivered:.1%}) were set aside, {count} of them for {rule} "
             f"({example}); more than {QUARANTINE_LIMIT:.0%} is too much to compute on",
-            file=feed.delivery.location, value=set_aside,
+            file=feed.delivery.location,
+            value=set_aside,
         )
     if delivered and set_aside == delivered and feed.name not in FEEDS_THAT_MAY_BE_EMPTY:
         ledger.record_feed(
-            feed.name, "feed_empty", "every row was set aside, none is left; correct the feed and deliver it again",
+            feed.name,
+            "feed_empty",
+            "every row was set aside, none is left; correct the feed and deliver it again",
             file=feed.delivery.location,
         )
 
@@ -132,7 +141,10 @@ def _typed(feed: DeliveredFeed) -> pd.DataFrame:
 def _fallback_prices(feeds: Mapping[str, DeliveredFeed], unpriced: list[str]) -> pd.DataFrame:
     if not unpriced:
         return pd.DataFrame(
-            {"instrument_id": pd.Series(dtype="str"), "previous_mark_price": pd.Series(dtype="float64"),
-             "previous_mark_iv": pd.Series(dtype="float64")}
+            {
+                "instrument_id": pd.Series(dtype="str"),
+                "previous_mark_price": pd.Series(dtype="float64"),
+                "previous_mark_iv": pd.Series(dtype="float64"),
+            }
         )
     return set_aside_prices(feeds["market_prices"]).reindex(pd.Index(unpriced, name="instrument_id")).reset_index()

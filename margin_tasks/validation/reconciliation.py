@@ -32,8 +32,9 @@ _DAILY_SETTLED = ("future", "perpetual")
 Feeds = Mapping[str, DeliveredFeed]
 
 
-def check_between_feeds(feeds: Feeds, ledger: Ledger, *, business_date: date, cutoff_at: datetime,
-                        rulebook_ids: Collection[str] | None) -> None:
+def check_between_feeds(
+    feeds: Feeds, ledger: Ledger, *, business_date: date, cutoff_at: datetime, rulebook_ids: Collection[str] | None
+) -> None:
     """Hold the feeds against each other and against the cut-off.
 
     Args:
@@ -67,11 +68,21 @@ def _usable(feeds: Feeds, *names: str) -> bool:
     return all(name in feeds and feeds[name].is_usable for name in names)
 
 
-def _report(ledger: Ledger, feed: DeliveredFeed, rule: str, rows: pd.DataFrame, message: Callable[[Any], str], *,
-            field_name: str | None = None) -> None:
+def _report(
+    ledger: Ledger,
+    feed: DeliveredFeed,
+    rule: str,
+    rows: pd.DataFrame,
+    message: Callable[[Any], str],
+    *,
+    field_name: str | None = None,
+) -> None:
     """Report the rows (indexed by position in the delivered frame), each with its own message."""
     ledger.record_rows(
-        feed, rule, rows.index.to_numpy(dtype=np.int64), [message(row) for row in rows.itertuples(index=False)],
+        feed,
+        rule,
+        rows.index.to_numpy(dtype=np.int64),
+        [message(row) for row in rows.itertuples(index=False)],
         field_name=field_name,
     )
 
@@ -102,8 +113,12 @@ def _check_rulebooks(feeds: Feeds, ledger: Ledger, rulebook_ids: Collection[str]
     rows = feeds["accounts"].accepted
     known = ", ".join(sorted(rulebook_ids))
     _report(
-        ledger, feeds["accounts"], "unknown_rulebook", rows[~rows["rulebook_id"].isin(list(rulebook_ids))],
-        lambda row: f"rulebook {row.rulebook_id} is not in force; choose one of {known}", field_name="rulebook_id",
+        ledger,
+        feeds["accounts"],
+        "unknown_rulebook",
+        rows[~rows["rulebook_id"].isin(list(rulebook_ids))],
+        lambda row: f"rulebook {row.rulebook_id} is not in force; choose one of {known}",
+        field_name="rulebook_id",
     )
 
 
@@ -126,19 +141,33 @@ def _check_contract_terms(feeds: Feeds, ledger: Ledger) -> None:
         ("option_type", ~is_option & rows["option_type"].notna(), "only an option has an option_type"),
         ("expiry_at", ~is_dated & rows["expiry_at"].notna(), "a perpetual or spot has no expiry_at"),
         ("settlement_style", is_inverse & (product == "spot"), "a spot instrument is linear"),
-        ("settlement_currency", is_inverse & (rows["settlement_currency"] != rows["underlying"]),
-         "an inverse contract settles in its underlying"),
-        ("quote_currency", is_inverse & is_option & (rows["quote_currency"] != rows["underlying"]),
-         "an inverse option is quoted in its underlying"),
-        ("quote_currency", is_inverse & product.isin(_DAILY_SETTLED) & (rows["quote_currency"] != USD),
-         "an inverse future or perpetual is quoted in USD"),
-        ("settlement_currency", ~is_inverse & (rows["settlement_currency"] != rows["quote_currency"]),
-         "a linear contract settles in its quote currency"),
+        (
+            "settlement_currency",
+            is_inverse & (rows["settlement_currency"] != rows["underlying"]),
+            "an inverse contract settles in its underlying",
+        ),
+        (
+            "quote_currency",
+            is_inverse & is_option & (rows["quote_currency"] != rows["underlying"]),
+            "an inverse option is quoted in its underlying",
+        ),
+        (
+            "quote_currency",
+            is_inverse & product.isin(_DAILY_SETTLED) & (rows["quote_currency"] != USD),
+            "an inverse future or perpetual is quoted in USD",
+        ),
+        (
+            "settlement_currency",
+            ~is_inverse & (rows["settlement_currency"] != rows["quote_currency"]),
+            "a linear contract settles in its quote currency",
+        ),
     )
     for field_name, is_broken, sentence in breaks:
         broken = rows[is_broken]
         ledger.record_rows(
-            feed, "contract_terms", broken.index.to_numpy(dtype=np.int64),
+            feed,
+            "contract_terms",
+            broken.index.to_numpy(dtype=np.int64),
             [f"instrument {code}: {sentence}; correct the contract master" for code in broken["instrument_id"]],
             field_name=field_name,
         )
@@ -149,9 +178,14 @@ def _check_expiry(feeds: Feeds, ledger: Ledger, cutoff_at: datetime) -> None:
         return
     rows = feeds["instruments"].accepted
     _report(
-        ledger, feeds["instruments"], "expired_instrument", rows[rows["expiry_at"] <= pd.Timestamp(cutoff_at)],
-        lambda row: f"instrument {row.instrument_id} expired at {row.expiry_at:%Y-%m-%d %H:%M} UTC, not after the "
-                    f"cut-off {cutoff_at:%Y-%m-%d %H:%M}; settle it and leave it out",
+        ledger,
+        feeds["instruments"],
+        "expired_instrument",
+        rows[rows["expiry_at"] <= pd.Timestamp(cutoff_at)],
+        lambda row: (
+            f"instrument {row.instrument_id} expired at {row.expiry_at:%Y-%m-%d %H:%M} UTC, not after the "
+            f"cut-off {cutoff_at:%Y-%m-%d %H:%M}; settle it and leave it out"
+        ),
         field_name="expiry_at",
     )
 
@@ -174,13 +208,19 @@ def _check_age(feeds: Feeds, ledger: Ledger, name: str, cutoff_at: datetime) -> 
 
     is_too_old = age > timedelta(hours=HARD_AGE_HOURS)
     is_old = (age > timedelta(minutes=SOFT_AGE_MINUTES)) & ~is_too_old
-    _report(ledger, feed, "stale_beyond_limit", rows[is_too_old], old(f"{HARD_AGE_HOURS} hours"),
-            field_name="observed_at")
+    _report(
+        ledger, feed, "stale_beyond_limit", rows[is_too_old], old(f"{HARD_AGE_HOURS} hours"), field_name="observed_at"
+    )
     _report(ledger, feed, "stale", rows[is_old], old(f"{SOFT_AGE_MINUTES} minutes"), field_name="observed_at")
     _report(
-        ledger, feed, "after_cut_off", rows[age < -timedelta(minutes=CLOCK_TOLERANCE_MINUTES)],
-        lambda row: f"the quote is of {row.observed_at:%Y-%m-%d %H:%M:%S} UTC, after the cut-off "
-                    f"{cutoff_at:%Y-%m-%d %H:%M}; check the clock of the feed and the cut-off of the run",
+        ledger,
+        feed,
+        "after_cut_off",
+        rows[age < -timedelta(minutes=CLOCK_TOLERANCE_MINUTES)],
+        lambda row: (
+            f"the quote is of {row.observed_at:%Y-%m-%d %H:%M:%S} UTC, after the cut-off "
+            f"{cutoff_at:%Y-%m-%d %H:%M}; check the clock of the feed and the cut-off of the run"
+        ),
         field_name="observed_at",
     )
 
@@ -192,9 +232,12 @@ def _check_option_volatility(feeds: Feeds, ledger: Ledger) -> None:
     instruments = feeds["instruments"].accepted
     options = instruments.loc[instruments["product_type"] == "option", "instrument_id"]
     _report(
-        ledger, feeds["market_prices"], "implied_volatility_missing",
+        ledger,
+        feeds["market_prices"],
+        "implied_volatility_missing",
         rows[rows["instrument_id"].isin(options) & rows["mark_iv"].isna()],
-        lambda row: f"option {row.instrument_id} has no mark_iv; deliver its implied volatility", field_name="mark_iv",
+        lambda row: f"option {row.instrument_id} has no mark_iv; deliver its implied volatility",
+        field_name="mark_iv",
     )
 
 
@@ -203,9 +246,14 @@ def _check_quotes(feeds: Feeds, ledger: Ledger) -> None:
         return
     rows = feeds["market_prices"].accepted
     _report(
-        ledger, feeds["market_prices"], "crossed_quotes", rows[rows["bid_price"] > rows["ask_price"]],
-        lambda row: f"{row.instrument_id}: bid {row.bid_price:g} is above ask {row.ask_price:g}; check the quote, the "
-                    "mark is used as delivered",
+        ledger,
+        feeds["market_prices"],
+        "crossed_quotes",
+        rows[rows["bid_price"] > rows["ask_price"]],
+        lambda row: (
+            f"{row.instrument_id}: bid {row.bid_price:g} is above ask {row.ask_price:g}; check the quote, the "
+            "mark is used as delivered"
+        ),
         field_name="bid_price",
     )
 
@@ -217,9 +265,13 @@ def _check_index_dispersion(feeds: Feeds, ledger: Ledger) -> None:
     deviation = rows["index_price"] / rows.groupby("asset")["index_price"].transform("median") - 1.0
     far = rows.assign(deviation=deviation)[deviation.abs() > INDEX_DISPERSION_LIMIT]
     _report(
-        ledger, feeds["index_quotes"], "index_dispersion", far,
-        lambda row: f"{row.asset} on {row.venue} is {row.deviation:+.2%} from the median of the venues; check the "
-                    "venue",
+        ledger,
+        feeds["index_quotes"],
+        "index_dispersion",
+        far,
+        lambda row: (
+            f"{row.asset} on {row.venue} is {row.deviation:+.2%} from the median of the venues; check the venue"
+        ),
         field_name="index_price",
     )
 
@@ -234,15 +286,25 @@ def _check_trades(feeds: Feeds, ledger: Ledger, cutoff_at: datetime) -> None:
     rows = feed.accepted
     age = pd.Timestamp(cutoff_at) - rows["traded_at"]
     _report(
-        ledger, feed, "after_cut_off", rows[age < -timedelta(minutes=CLOCK_TOLERANCE_MINUTES)],
-        lambda row: f"trade {row.trade_id} was done after the cut-off {cutoff_at:%Y-%m-%d %H:%M}; check that the "
-                    "positions hold it",
+        ledger,
+        feed,
+        "after_cut_off",
+        rows[age < -timedelta(minutes=CLOCK_TOLERANCE_MINUTES)],
+        lambda row: (
+            f"trade {row.trade_id} was done after the cut-off {cutoff_at:%Y-%m-%d %H:%M}; check that the "
+            "positions hold it"
+        ),
         field_name="traded_at",
     )
     _report(
-        ledger, feed, "before_the_day", rows[age > timedelta(hours=HARD_AGE_HOURS)],
-        lambda row: f"trade {row.trade_id} was done more than {HARD_AGE_HOURS} hours before the cut-off; check that "
-                    "it was not settled the day before",
+        ledger,
+        feed,
+        "before_the_day",
+        rows[age > timedelta(hours=HARD_AGE_HOURS)],
+        lambda row: (
+            f"trade {row.trade_id} was done more than {HARD_AGE_HOURS} hours before the cut-off; check that "
+            "it was not settled the day before"
+        ),
         field_name="traded_at",
     )
     sides = rows.groupby("trade_id", sort=False)
@@ -253,9 +315,14 @@ def _check_trades(feeds: Feeds, ledger: Ledger, cutoff_at: datetime) -> None:
         | (sides["trade_price"].transform("nunique") > 1)
     )
     _report(
-        ledger, feed, "trade_sides", rows.assign(balance=balance)[is_unmatched.astype(bool)],
-        lambda row: f"the delivered sides of trade {row.trade_id} differ in instrument or price, or add up to "
-                    f"{row.balance:f} instead of 0; deliver both sides",
+        ledger,
+        feed,
+        "trade_sides",
+        rows.assign(balance=balance)[is_unmatched.astype(bool)],
+        lambda row: (
+            f"the delivered sides of trade {row.trade_id} differ in instrument or price, or add up to "
+            f"{row.balance:f} instead of 0; deliver both sides"
+        ),
         field_name="quantity",
     )
 
@@ -269,9 +336,14 @@ def _check_collateral_prices(feeds: Feeds, ledger: Ledger) -> None:
     rows = feeds["collateral_balances"].accepted
     priced = [USD, *feeds["index_quotes"].accepted["asset"].unique()]
     _report(
-        ledger, feeds["collateral_balances"], "unpriced_asset", rows[~rows["asset"].isin(priced)],
-        lambda row: f"asset {row.asset} has no index quote, so the balance counts for nothing; deliver its price in "
-                    "index_quotes",
+        ledger,
+        feeds["collateral_balances"],
+        "unpriced_asset",
+        rows[~rows["asset"].isin(priced)],
+        lambda row: (
+            f"asset {row.asset} has no index quote, so the balance counts for nothing; deliver its price in "
+            "index_quotes"
+        ),
         field_name="asset",
     )
 
@@ -295,14 +367,21 @@ def _check_flat_book(feeds: Feeds, ledger: Ledger) -> None:
         strays = {quantity for name, quantity in quantities if name not in known}
         is_explained = instrument in named or -gap in strays
         if is_explained:
-            message = (f"positions in {instrument} add up to {gap:f} because rows were set aside; "
-                       "correct them, the accounts concerned are margined conservatively")
+            message = (
+                f"positions in {instrument} add up to {gap:f} because rows were set aside; "
+                "correct them, the accounts concerned are margined conservatively"
+            )
         else:
-            message = (f"positions in {instrument} add up to {gap:f}, not 0; deliver the missing side "
-                       "or correct the quantity")
+            message = (
+                f"positions in {instrument} add up to {gap:f}, not 0; deliver the missing side or correct the quantity"
+            )
         ledger.record_feed(
-            feed.name, "book_gap_explained" if is_explained else "book_not_flat", message,
-            file=feed.delivery.location, field_name="quantity", value=f"{instrument} {gap:f}",
+            feed.name,
+            "book_gap_explained" if is_explained else "book_not_flat",
+            message,
+            file=feed.delivery.location,
+            field_name="quantity",
+            value=f"{instrument} {gap:f}",
         )
 
 
@@ -385,9 +464,13 @@ def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
         file, row = lines.get(instrument, (feed.delivery.location, 0))
         if instrument not in held:
             ledger.record_feed(
-                feed.name, "instrument_without_price",
+                feed.name,
+                "instrument_without_price",
                 f"instrument {instrument} has no accepted price; nobody holds it, deliver one all the same",
-                file=file, row=row, field_name="mark_price", value=instrument,
+                file=file,
+                row=row,
+                field_name="mark_price",
+                value=instrument,
             )
             continue
         terms = instruments.loc[instrument]
@@ -395,18 +478,26 @@ def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
         smile = (terms["underlying"], terms["expiry_at"]) in has_smile
         if terms["product_type"] == "option" and not smile and (np.isnan(mark) or np.isnan(volatility)):
             ledger.record_feed(
-                feed.name, "price_unavailable",
+                feed.name,
+                "price_unavailable",
                 f"option {instrument} is held and has no price, no previous mark with its volatility and no other "
                 "option of its expiry to derive one from; deliver its price",
-                file=file, row=row, field_name="mark_price", value=instrument,
+                file=file,
+                row=row,
+                field_name="mark_price",
+                value=instrument,
             )
             continue
         stand_in = "a model price" if np.isnan(mark) else f"its previous mark {mark:g}"
         ledger.record_feed(
-            feed.name, "held_without_price",
+            feed.name,
+            "held_without_price",
             f"instrument {instrument} is held and has no accepted price; {stand_in} stands in and its holders are "
             "margined conservatively; deliver its price",
-            file=file, row=row, field_name="mark_price", value=instrument,
+            file=file,
+            row=row,
+            field_name="mark_price",
+            value=instrument,
         )
     has_previous = set(prices.loc[prices["previous_mark_price"].notna(), "instrument_id"])
     has_previous |= set(previous.index[previous["previous_mark_price"].notna()])
@@ -414,10 +505,14 @@ def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
     for instrument in sorted((_carried_instruments(feeds) & daily_settled) - has_previous):
         file, row = lines.get(instrument, (feed.delivery.location, 0))
         ledger.record_feed(
-            feed.name, "carried_without_mark",
+            feed.name,
+            "carried_without_mark",
             f"{instrument} was carried over from the previous day and has no previous_mark_price to settle from; "
             "deliver it",
-            file=file, row=row, field_name="previous_mark_price", value=instrument,
+            file=file,
+            row=row,
+            field_name="previous_mark_price",
+            value=instrument,
         )
 
 
@@ -426,7 +521,8 @@ def _delivered_rows(feed: DeliveredFeed) -> dict[str, tuple[str, int]]:
     names = feed.column_texts("instrument_id")
     return {
         name: (file, int(row))
-        for name, file, row in zip(names[::-1], feed.files[::-1], feed.rows[::-1], strict=True) if name is not None
+        for name, file, row in zip(names[::-1], feed.files[::-1], feed.rows[::-1], strict=True)
+        if name is not None
     }
 
 
@@ -441,10 +537,13 @@ def _check_index_of_held(feeds: Feeds, ledger: Ledger) -> None:
         is_user = (held["underlying"] == asset) | (held["settlement_currency"] == asset)
         example = held.loc[is_user, "instrument_id"].iloc[0]
         ledger.record_feed(
-            feed.name, "index_unavailable",
+            feed.name,
+            "index_unavailable",
             f"no accepted index quote of {asset}, which {int(is_user.sum())} instruments held or traded need "
             f"(such as {example}); deliver at least one venue",
-            file=feed.delivery.location, field_name="asset", value=asset,
+            file=feed.delivery.location,
+            field_name="asset",
+            value=asset,
         )
 
 

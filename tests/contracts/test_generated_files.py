@@ -29,8 +29,11 @@ def test_every_field_is_used_and_described() -> None:
 
 def test_dictionary_names_every_feed_table_and_rule() -> None:
     text = generated_files(ROOT)[ROOT / "docs" / "data_dictionary.md"]
-    for name in (*FEEDS, *RULES, *(f"{schema}.{name}" for schema, tables in SCHEMAS.items() for name in tables
-                                   if name not in FEEDS)):
+    for name in (
+        *FEEDS,
+        *RULES,
+        *(f"{schema}.{name}" for schema, tables in SCHEMAS.items() for name in tables if name not in FEEDS),
+    ):
         assert name in text
 
 
@@ -38,8 +41,9 @@ def test_dbt_sources_hold_every_lake_table_with_its_columns() -> None:
     sources = {source["name"]: source for source in yaml.safe_load(dbt_sources_yaml())["sources"]}
     assert set(sources) == set(SCHEMAS)
     for schema, tables in SCHEMAS.items():
-        documented = {table["name"]: [column["name"] for column in table["columns"]]
-                      for table in sources[schema]["tables"]}
+        documented = {
+            table["name"]: [column["name"] for column in table["columns"]] for table in sources[schema]["tables"]
+        }
         assert documented == {name: [column.name for column in lake_columns(table)] for name, table in tables.items()}
 
 

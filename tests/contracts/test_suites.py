@@ -11,8 +11,11 @@ from margin_tasks.validation.expectations import header_suite, range_suite, rang
 @pytest.mark.parametrize("table", FEEDS.values(), ids=lambda table: table.name)
 def test_suites_cover_every_column(table: Table) -> None:
     expectations = text_suite(table).expectations
-    promised = {(expectation.meta["rule"], getattr(expectation, "column", None)) for expectation in expectations
-                if expectation.meta}
+    promised = {
+        (expectation.meta["rule"], getattr(expectation, "column", None))
+        for expectation in expectations
+        if expectation.meta
+    }
     for column in table.columns:
         forms = {rule for rule, name in promised if name == column.name} - {"required_value", "unique_key"}
         wanted = "vocabulary" if column.field.allowed else "pattern" if column.field.pattern else "text_form"

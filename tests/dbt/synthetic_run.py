@@ -45,8 +45,11 @@ class SyntheticRun:
 
 def arrow_rows(schema: str, name: str, rows: list[dict[str, Any]]) -> pa.Table:
     table = SCHEMAS[schema][name]
-    frame = pd.DataFrame([{column: row.get(column) for column in table.column_names} for row in rows],
-                         columns=list(table.column_names), dtype=object)
+    frame = pd.DataFrame(
+        [{column: row.get(column) for column in table.column_names} for row in rows],
+        columns=list(table.column_names),
+        dtype=object,
+    )
     return to_arrow(frame, table)
 
 

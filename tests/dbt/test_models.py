@@ -72,16 +72,20 @@ def test_the_catalog_is_closed_after_a_build(first_build: dict[str, ModelBuild],
 
 
 def test_money_stays_decimal(ask: Callable[..., list[dict[str, Any]]]) -> None:
-    [row] = ask("select initial_margin, saving_amount, ratio_to_isolated from rpt_capital_efficiency"
-                " where run_id = 'run-1' and account_id = 'A1' and rulebook_id = 'portfolio'")
+    [row] = ask(
+        "select initial_margin, saving_amount, ratio_to_isolated from rpt_capital_efficiency"
+        " where run_id = 'run-1' and account_id = 'A1' and rulebook_id = 'portfolio'"
+    )
     assert row["initial_margin"] == Decimal("14000.50000000")
     assert row["saving_amount"] == Decimal("25999.50000000")
     assert row["ratio_to_isolated"] == pytest.approx(0.3500125)
 
 
 def test_member_exposure_adds_up_accounts(ask: Callable[..., list[dict[str, Any]]]) -> None:
-    rows = ask("select member_id, account_count, initial_margin, call_count, call_amount, deficit"
-               " from rpt_member_exposure where run_id = 'run-1' order by member_id")
+    rows = ask(
+        "select member_id, account_count, initial_margin, call_count, call_amount, deficit"
+        " from rpt_member_exposure where run_id = 'run-1' order by member_id"
+    )
     assert [row["account_count"] for row in rows] == [1, 2]
     assert [row["initial_margin"] for row in rows] == [Decimal("14000.5"), Decimal("9000")]
     assert [row["call_count"] for row in rows] == [1, 0]

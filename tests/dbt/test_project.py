@@ -51,8 +51,11 @@ def test_the_project_parses_without_warnings(tmp_path: Path, monkeypatch: pytest
     assert answer.success
     assert warnings == []
     manifest = answer.result
-    unused = [source.name for source in manifest.sources.values() if source.source_name == "audit_views"
-              and source.unique_id not in manifest.child_map]
+    unused = [
+        source.name
+        for source in manifest.sources.values()
+        if source.source_name == "audit_views" and source.unique_id not in manifest.child_map
+    ]
     assert unused == []
 
 

@@ -25,8 +25,12 @@ amounts = st.one_of(
 requirements = st.decimals(min_value=0, max_value=10**12, places=8)
 policies = st.builds(
     lambda minimum, cents, threshold: CallPolicy.model_validate(
-        {**POLICY.model_dump(), "minimum_transfer_amount": minimum, "threshold": threshold,
-         "rounding_unit": Decimal(cents) / 100}
+        {
+            **POLICY.model_dump(),
+            "minimum_transfer_amount": minimum,
+            "threshold": threshold,
+            "rounding_unit": Decimal(cents) / 100,
+        }
     ),
     minimum=st.sampled_from([Decimal(0), Decimal(1000), Decimal(100_000)]),
     cents=st.sampled_from([1, 100, 10_000, 1_000_000, 12_345]),
@@ -39,14 +43,19 @@ def margin_of(rows: list[tuple[Decimal, Decimal, Decimal, Decimal]]) -> pd.DataF
     account_ids = [f"A{number}" for number in range(len(rows))]
     return account_margin(
         requirements=pd.DataFrame(
-            [("portfolio", account, row[0], row[0], "USD", False)
-             for account, row in zip(account_ids, rows, strict=True)],
+            [
+                ("portfolio", account, row[0], row[0], "USD", False)
+                for account, row in zip(account_ids, rows, strict=True)
+            ],
             columns=list(RISK["requirements"].column_names),
         ),
         collateral_values=pd.DataFrame({"account_id": account_ids, "collateral_value": [row[1] for row in rows]}),
         position_values=pd.DataFrame(
-            {"account_id": account_ids, "net_option_value": [row[2] for row in rows],
-             "settlement_amount": [row[3] for row in rows]}
+            {
+                "account_id": account_ids,
+                "net_option_value": [row[2] for row in rows],
+                "settlement_amount": [row[3] for row in rows],
+            }
         ),
         accounts=pd.DataFrame({"account_id": account_ids, "member_id": "M1", "rulebook_id": "portfolio"}),
     )
@@ -87,8 +96,9 @@ def test_deficit_and_excess_are_the_two_sides_of_one_difference(
     assert (margin["excess"] >= 0).all()
     assert not ((margin["deficit"] > 0) & (margin["excess"] > 0)).any()
     assert (margin["initial_margin"] - margin["equity"] == margin["deficit"] - margin["excess"]).all()
-    assert (margin["equity"]
-            == margin["collateral_value"] + margin["net_option_value"] + margin["settlement_amount"]).all()
+    assert (
+        margin["equity"] == margin["collateral_value"] + margin["net_option_value"] + margin["settlement_amount"]
+    ).all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -26,7 +26,10 @@ def test_put_call_parity(forward, moneyness, volatility, years):
 @given(forward=FORWARD, moneyness=MONEYNESS, volatility=VOLATILITY, years=YEARS, is_call=st.booleans())
 def test_compiled_and_reference_prices_agree(forward, moneyness, volatility, years, is_call):
     point = {
-        "forward": forward, "strike": forward * moneyness, "volatility": volatility, "year_fraction": years,
+        "forward": forward,
+        "strike": forward * moneyness,
+        "volatility": volatility,
+        "year_fraction": years,
         "is_call": is_call,
     }
     error = abs(black76_price_fast(**point) - black76_price(**point))
@@ -36,16 +39,18 @@ def test_compiled_and_reference_prices_agree(forward, moneyness, volatility, yea
 @given(forward=FORWARD, moneyness=MONEYNESS, volatility=VOLATILITY, years=YEARS, is_call=st.booleans())
 def test_prices_keep_their_bounds(forward, moneyness, volatility, years, is_call):
     strike = forward * moneyness
-    price = black76_price(
-        forward=forward, strike=strike, volatility=volatility, year_fraction=years, is_call=is_call
-    )
+    price = black76_price(forward=forward, strike=strike, volatility=volatility, year_fraction=years, is_call=is_call)
     intrinsic = max(forward - strike, 0.0) if is_call else max(strike - forward, 0.0)
     limit = forward if is_call else strike
     assert intrinsic <= price <= limit * (1.0 + 1e-15)
 
 
 @given(
-    forward=FORWARD, moneyness=MONEYNESS, volatility=VOLATILITY, more=st.floats(1e-3, 2.0), years=YEARS,
+    forward=FORWARD,
+    moneyness=MONEYNESS,
+    volatility=VOLATILITY,
+    more=st.floats(1e-3, 2.0),
+    years=YEARS,
     is_call=st.booleans(),
 )
 def test_more_volatility_is_never_worth_less(forward, moneyness, volatility, more, years, is_call):

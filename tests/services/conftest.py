@@ -20,7 +20,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-PASSWORD = "not-a-secret-outside-tests"
+PASSWORD = "not-a-secret-outside-tests"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,12 @@ def postgres_url() -> Iterator[str]:
 
     def run(*command: str | Path) -> None:
         done = subprocess.run(
-            [str(part) for part in command], user=user, cwd=folder, capture_output=True, text=True, check=False,
+            [str(part) for part in command],
+            user=user,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
         )
         if done.returncode:
@@ -74,8 +79,17 @@ def postgres_url() -> Iterator[str]:
             pytest.fail(f"{command[0]} failed: {done.stdout}{done.stderr}{log}")
 
     try:
-        run(binaries / "initdb", "-D", data, "-U", "clearing", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync",
-            f"--pwfile={password_file}")
+        run(
+            binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            "clearing",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-sync",
+            f"--pwfile={password_file}",
+        )
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {folder}"
         run(binaries / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "-o", options, "start")
         try:

@@ -73,8 +73,9 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def bucket() -> Iterator[str]:
     """An S3-compatible server of its own, which the ``AWS_`` variables name."""
     port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     patch = pytest.MonkeyPatch()
     for name, value in (
         ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}"), ("AWS_DEFAULT_REGION", "us-east-1"),

@@ -26,8 +26,10 @@ YESTERDAY = date(2026, 2, 4)
 
 def _load(connection: sa.Connection, schema: str, feed: str, texts: pd.DataFrame, *, is_text: bool) -> None:
     table = FEEDS[feed]
-    types = {column.name: "TEXT" if is_text else sql_type(column).replace("DOUBLE", "DOUBLE PRECISION")
-             for column in table.columns}
+    types = {
+        column.name: "TEXT" if is_text else sql_type(column).replace("DOUBLE", "DOUBLE PRECISION")
+        for column in table.columns
+    }
     columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
     connection.execute(sa.text(f"CREATE TABLE {schema}.{feed} ({columns})"))
     values = ", ".join(f"CAST(:{name} AS {kind})" for name, kind in types.items())
@@ -68,9 +70,7 @@ def test_every_feed_of_the_day_arrives_as_from_files(source: Source) -> None:
         delivery = source.pull(feed, business_date=BUSINESS_DATE, session=SESSION)
         assert delivery.row_count == len(texts)
         expected = to_typed(texts, table).sort_values(key, ignore_index=True)
-        pd.testing.assert_frame_equal(
-            to_typed(delivery.frame, table).sort_values(key, ignore_index=True), expected
-        )
+        pd.testing.assert_frame_equal(to_typed(delivery.frame, table).sort_values(key, ignore_index=True), expected)
 
 
 def test_the_gate_accepts_what_the_database_delivers(source: Source) -> None:
@@ -114,9 +114,9 @@ def test_rows_that_are_not_there_yet_are_waited_for(source: Source, database: tu
 def test_not_a_number_and_extra_columns_reach_the_gate(source: Source, database: tuple[sa.Engine, str]) -> None:
     engine, schema = database
     with engine.begin() as connection:
-        connection.execute(sa.text(
-            f"UPDATE {schema}.market_prices SET bid_price = 'NaN' WHERE instrument_id = 'BTC_USDC'"
-        ))
+        connection.execute(
+            sa.text(f"UPDATE {schema}.market_prices SET bid_price = 'NaN' WHERE instrument_id = 'BTC_USDC'")
+        )
         connection.execute(sa.text(f"ALTER TABLE {schema}.members ADD COLUMN colour TEXT"))
     pulled = pull_feeds(source, business_date=BUSINESS_DATE, session=SESSION)
     result = gate(pulled.deliveries, business_date=BUSINESS_DATE, cutoff_at=CUT_OFF)

@@ -66,29 +66,51 @@ def valid_book() -> Book:
     for instrument, (mark, forward, volatility) in _MARKS.items():
         low, high = f"{float(mark) * 0.99:g}", f"{float(mark) * 1.01:g}"
         funding = "0.0001" if "PERPETUAL" in instrument else ""
-        prices.append(f"{_DAY},{instrument},{mark},{low},{high},{forward},{volatility},{mark},{forward},{volatility},"
-                      f"{funding},{_OBSERVED}")
+        prices.append(
+            f"{_DAY},{instrument},{mark},{low},{high},{forward},{volatility},{mark},{forward},{volatility},"
+            f"{funding},{_OBSERVED}"
+        )
     assets = {"BTC": 64000.0, "ETH": 1900.0, "USDC": 1.0}
     return {
-        "members": _frame("members", [f"M{number},Member {number} AG,DE,margin{number}@member.example"
-                                      for number in range(1, 9)]),
-        "accounts": _frame("accounts", [f"{account},M{order % 8 + 1},Account {account},client_individual,USD,portfolio"
-                                        for order, account in enumerate(accounts)]),
+        "members": _frame(
+            "members", [f"M{number},Member {number} AG,DE,margin{number}@member.example" for number in range(1, 9)]
+        ),
+        "accounts": _frame(
+            "accounts",
+            [
+                f"{account},M{order % 8 + 1},Account {account},client_individual,USD,portfolio"
+                for order, account in enumerate(accounts)
+            ],
+        ),
         "instruments": _frame("instruments", [f"{name},{terms}" for name, terms in _INSTRUMENTS.items()]),
         "positions": _frame("positions", positions),
         "trades": _frame("trades", trades),
         "market_prices": _frame("market_prices", prices),
-        "index_quotes": _frame("index_quotes", [f"{_DAY},{asset},{venue},{price * factor:.4f},{_OBSERVED}"
-                                                for asset, price in assets.items()
-                                                for venue, factor in (("V1", 1.0), ("V2", 1.0005), ("V3", 0.9995))]),
-        "price_history": _frame("price_history", [f"2026-02-0{day},{asset},{price},test"
-                                                  for day in range(1, 6) for asset, price in assets.items()]),
-        "collateral_balances": _frame("collateral_balances", [f"{_DAY},{account},{asset},1000.25"
-                                                              for account in accounts for asset in ("USD", "BTC")]),
-        "order_book_depth": _frame("order_book_depth", [
-            f"{_DAY},{name},{side},{level},{float(mark) * (1 + sign * 0.001 * (level + 1)):.4f},5,{_OBSERVED}"
-            for name, (mark, _, _) in _MARKS.items() for side, sign in (("bid", -1), ("ask", 1))
-            for level in range(3)]),
+        "index_quotes": _frame(
+            "index_quotes",
+            [
+                f"{_DAY},{asset},{venue},{price * factor:.4f},{_OBSERVED}"
+                for asset, price in assets.items()
+                for venue, factor in (("V1", 1.0), ("V2", 1.0005), ("V3", 0.9995))
+            ],
+        ),
+        "price_history": _frame(
+            "price_history",
+            [f"2026-02-0{day},{asset},{price},test" for day in range(1, 6) for asset, price in assets.items()],
+        ),
+        "collateral_balances": _frame(
+            "collateral_balances",
+            [f"{_DAY},{account},{asset},1000.25" for account in accounts for asset in ("USD", "BTC")],
+        ),
+        "order_book_depth": _frame(
+            "order_book_depth",
+            [
+                f"{_DAY},{name},{side},{level},{float(mark) * (1 + sign * 0.001 * (level + 1)):.4f},5,{_OBSERVED}"
+                for name, (mark, _, _) in _MARKS.items()
+                for side, sign in (("bid", -1), ("ask", 1))
+                for level in range(3)
+            ],
+        ),
     }
 
 

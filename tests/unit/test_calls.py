@@ -58,8 +58,9 @@ def margin_of(*, initial: object, equity: object, settlement: object = 0, curren
     )
 
 
-def calls_of(margin: pd.DataFrame, *, policy: CallPolicy = POLICY, business_date: date = BUSINESS_DATE,
-             session: str = "EOD") -> pd.DataFrame:
+def calls_of(
+    margin: pd.DataFrame, *, policy: CallPolicy = POLICY, business_date: date = BUSINESS_DATE, session: str = "EOD"
+) -> pd.DataFrame:
     return margin_calls(margin, business_date=business_date, session=session, cutoff_at=CUTOFF_AT, policy=policy)
 
 
@@ -106,8 +107,12 @@ def test_sums_are_exact_where_floats_are_not() -> None:
 
 def test_a_missing_requirement_is_never_zero() -> None:
     with pytest.raises(ContractError, match=r"A2 \(cross\), A3 \(portfolio\)"):
-        account_margin(requirements=requirements(A1=1.0), collateral_values=collateral(),
-                       position_values=positions(), accounts=ACCOUNTS)
+        account_margin(
+            requirements=requirements(A1=1.0),
+            collateral_values=collateral(),
+            position_values=positions(),
+            accounts=ACCOUNTS,
+        )
 
 
 def test_a_requirement_that_is_not_finite_is_refused() -> None:
@@ -130,8 +135,12 @@ def test_nobody_in_deficit_gives_an_empty_frame_with_the_contract() -> None:
 
 
 def test_no_accounts_give_no_rows() -> None:
-    margin = account_margin(requirements=requirements(A1=1.0), collateral_values=collateral(),
-                            position_values=positions(), accounts=ACCOUNTS.iloc[:0])
+    margin = account_margin(
+        requirements=requirements(A1=1.0),
+        collateral_values=collateral(),
+        position_values=positions(),
+        accounts=ACCOUNTS.iloc[:0],
+    )
     assert margin.empty
     assert calls_of(margin).empty
 

@@ -46,13 +46,24 @@ def test_long_terms_span_several_days() -> None:
 @pytest.mark.parametrize(
     ("day", "is_open"),
     [
-        ("2026-01-01", False), ("2026-01-19", False), ("2026-05-25", False), ("2026-06-19", False),
-        ("2026-09-07", False), ("2026-10-12", False), ("2026-11-11", False), ("2026-11-26", False),
-        ("2026-12-25", False), ("2026-04-03", True),  # Good Friday: exchanges close, the bank does not
-        ("2023-01-02", False), ("2027-07-05", False),  # kept on Monday after a Sunday
-        ("2021-06-18", True), ("2022-06-20", False),  # Juneteenth since 2022
-        ("2027-12-24", True), ("2028-12-25", False),  # a Saturday holiday is not kept on Friday
-        ("2026-02-07", False), ("2026-02-08", False),
+        ("2026-01-01", False),
+        ("2026-01-19", False),
+        ("2026-05-25", False),
+        ("2026-06-19", False),
+        ("2026-09-07", False),
+        ("2026-10-12", False),
+        ("2026-11-11", False),
+        ("2026-11-26", False),
+        ("2026-12-25", False),
+        ("2026-04-03", True),  # Good Friday: exchanges close, the bank does not
+        ("2023-01-02", False),
+        ("2027-07-05", False),  # kept on Monday after a Sunday
+        ("2021-06-18", True),
+        ("2022-06-20", False),  # Juneteenth since 2022
+        ("2027-12-24", True),
+        ("2028-12-25", False),  # a Saturday holiday is not kept on Friday
+        ("2026-02-07", False),
+        ("2026-02-08", False),
     ],
 )
 def test_business_days_are_those_of_the_federal_reserve_banks(day: str, is_open: bool) -> None:

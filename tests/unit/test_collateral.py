@@ -19,7 +19,12 @@ from margin_tasks.contracts.frames import from_arrow, to_arrow
 from margin_tasks.contracts.tables import RISK
 
 POLICY = CollateralPolicy(
-    id="collateral", version="test", effective_date=date(2026, 1, 1), title="Test", source="Test", currency="USD",
+    id="collateral",
+    version="test",
+    effective_date=date(2026, 1, 1),
+    title="Test",
+    source="Test",
+    currency="USD",
     eligible_assets=(
         EligibleAsset(asset="USD", haircut=Decimal(0), reason="cash"),
         EligibleAsset(asset="USDC", haircut=Decimal("0.01"), reason="stablecoin"),
@@ -115,8 +120,10 @@ def test_the_policy_on_file_is_named_after_its_identity_and_lists_its_haircuts()
     assert policy.haircuts["USD"] == 0
     assert policy.haircuts["BTC"] == Decimal("0.10")
     folder = resources.files("margin_tasks.collateral").joinpath("definitions")
-    names = {f"{version.id}-{version.version}.yaml"
-             for version in versions_on_file(CollateralPolicy, package="margin_tasks.collateral")}
+    names = {
+        f"{version.id}-{version.version}.yaml"
+        for version in versions_on_file(CollateralPolicy, package="margin_tasks.collateral")
+    }
     assert names == {file.name for file in folder.iterdir()}
 
 

@@ -16,7 +16,11 @@ BOOKS = {
     "CARRY": {books.PERPETUAL: 600, books.FUTURE: -600},
     "EMPTY": {},
     "OPTIONS": {
-        books.CALL: -1.5, books.PUT: 2.25, books.JUNE_CALL: 0.75, books.LINEAR_CALL: -31, books.SPOT: 0.12345678,
+        books.CALL: -1.5,
+        books.PUT: 2.25,
+        books.JUNE_CALL: 0.75,
+        books.LINEAR_CALL: -31,
+        books.SPOT: 0.12345678,
     },
     "PAIR": {books.PERPETUAL: -250, books.ETHER_PERPETUAL: 5_000, books.ETHER_CALL: -3},
     "SELLER": {books.FAR_CALL: -7, books.FARTHER_CALL: 7, books.LINEAR_PERPETUAL: 1_234.5},
@@ -97,8 +101,10 @@ def test_components_add_up_to_the_requirement_to_the_last_digit(feeds):
 
 def test_account_outcomes_are_the_exact_sums_over_the_published_risk_arrays(feeds):
     tables = run(feeds)
-    products = feeds["positions"].merge(tables["risk_arrays"], on="instrument_id").merge(
-        tables["valuations"][["instrument_id", "underlying"]], on="instrument_id"
+    products = (
+        feeds["positions"]
+        .merge(tables["risk_arrays"], on="instrument_id")
+        .merge(tables["valuations"][["instrument_id", "underlying"]], on="instrument_id")
     )
     products["pnl"] = products["quantity"] * products["pnl_per_contract"]
     key = ["rulebook_id", "account_id", "underlying", "scenario_id"]
@@ -156,7 +162,11 @@ def test_valuations_may_be_read_back_from_the_workspace(feeds):
     direct = run(feeds)
     stored = {name: from_arrow(to_arrow(direct[name], RISK[name]), RISK[name]) for name in VALUED}
     again = compute.margin(
-        feeds, stored, quarantine=books.no_quarantine(), account_ids=list(BOOKS), cutoff_at=books.CUTOFF_AT,
+        feeds,
+        stored,
+        quarantine=books.no_quarantine(),
+        account_ids=list(BOOKS),
+        cutoff_at=books.CUTOFF_AT,
         business_date=books.BUSINESS_DATE,
     )
     for name, frame in again.items():
@@ -211,8 +221,12 @@ def test_an_account_whose_only_position_was_refused_does_not_owe_nothing():
 
 def test_whoever_holds_an_instrument_on_a_fallback_price_is_margined_conservatively(feeds):
     refused = books.quarantined(
-        "market_prices", instrument_id=books.FAR_CALL, mark_price="0", previous_mark_price="0.0001",
-        previous_forward_price="66000", previous_mark_iv="0.5",
+        "market_prices",
+        instrument_id=books.FAR_CALL,
+        mark_price="0",
+        previous_mark_price="0.0001",
+        previous_forward_price="66000",
+        previous_mark_iv="0.5",
     )
     tables = run(without_mark(feeds, books.FAR_CALL), quarantine=refused)
     priced = tables["valuations"].set_index("instrument_id")

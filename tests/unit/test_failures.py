@@ -12,9 +12,14 @@ from margin_tasks.contracts.failures import FailureReason, MarginError, exit_cod
 @pytest.mark.parametrize(
     ("reason", "code"),
     [
-        (FailureReason.FEED_MISSING, 2), (FailureReason.BOOK_NOT_FLAT, 2), (FailureReason.SOURCE_UNREACHABLE, 2),
-        (FailureReason.RECONCILIATION_BREAK, 3), (FailureReason.MODEL_BUILD_FAILED, 3),
-        (FailureReason.LAKE_BUSY, 4), (FailureReason.INTERRUPTED, 1), (FailureReason.INTERNAL, 1),
+        (FailureReason.FEED_MISSING, 2),
+        (FailureReason.BOOK_NOT_FLAT, 2),
+        (FailureReason.SOURCE_UNREACHABLE, 2),
+        (FailureReason.RECONCILIATION_BREAK, 3),
+        (FailureReason.MODEL_BUILD_FAILED, 3),
+        (FailureReason.LAKE_BUSY, 4),
+        (FailureReason.INTERRUPTED, 1),
+        (FailureReason.INTERNAL, 1),
     ],
 )
 def test_exit_codes(reason: FailureReason, code: int) -> None:

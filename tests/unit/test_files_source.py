@@ -175,7 +175,9 @@ def test_lines_of_the_wrong_shape_become_problems(folder: Path) -> None:
     assert delivery.frame["member_id"].tolist() == ["M4"]
     assert delivery.row_count == 4
     assert [(problem.row, problem.rule) for problem in delivery.problems] == [
-        (2, "row_shape"), (3, "row_shape"), (4, "row_shape"),
+        (2, "row_shape"),
+        (3, "row_shape"),
+        (4, "row_shape"),
     ]
     assert delivery.problems[0].cells == ("M1", "One", "DE")
     assert delivery.problems[2].cells == ('M3,"Three"x,DE,c@d.example',)
@@ -207,21 +209,29 @@ def test_parquet_of_other_types_is_read_as_the_contract_writes_it(folder: Path) 
     (folder / "order_book_depth.csv").unlink()
     instant = pd.Timestamp("2026-02-05 22:29:30.123456789", tz="Europe/Berlin")
     pq.write_table(
-        pa.table({
-            "business_date": pa.array([pd.Timestamp("2026-02-05")], type=pa.timestamp("ns")),
-            "instrument_id": pa.array(["BTC-PERPETUAL"]).dictionary_encode(),
-            "side": pa.array(["bid"], type=pa.large_string()),
-            "level": pa.array([0.0]),
-            "level_price": pa.array([63999.5], type=pa.float32()),
-            "level_quantity": pa.array([5], type=pa.int8()),
-            "observed_at": pa.array([instant], type=pa.timestamp("ns", tz="Europe/Berlin")),
-        }),
+        pa.table(
+            {
+                "business_date": pa.array([pd.Timestamp("2026-02-05")], type=pa.timestamp("ns")),
+                "instrument_id": pa.array(["BTC-PERPETUAL"]).dictionary_encode(),
+                "side": pa.array(["bid"], type=pa.large_string()),
+                "level": pa.array([0.0]),
+                "level_price": pa.array([63999.5], type=pa.float32()),
+                "level_quantity": pa.array([5], type=pa.int8()),
+                "observed_at": pa.array([instant], type=pa.timestamp("ns", tz="Europe/Berlin")),
+            }
+        ),
         folder / "order_book_depth.parquet",
     )
     row = _pull(folder, "order_book_depth").frame.iloc[0].to_dict()
     assert row == {
-        "business_date": "2026-02-05", "instrument_id": "BTC-PERPETUAL", "side": "bid", "level": "0",
-        "level_price": "63999.5", "level_quantity": "5", "observed_at": "2026-02-05T21:29:30.123456Z", "_row": 2,
+        "business_date": "2026-02-05",
+        "instrument_id": "BTC-PERPETUAL",
+        "side": "bid",
+        "level": "0",
+        "level_price": "63999.5",
+        "level_quantity": "5",
+        "observed_at": "2026-02-05T21:29:30.123456Z",
+        "_row": 2,
     }
 
 
@@ -273,7 +283,10 @@ def test_unusable_manifest_is_refused(folder: Path, text: str) -> None:
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
 def test_export_can_be_read_back(folder: Path, tmp_path: Path, file_format: str) -> None:
     written = export_feeds(
-        _source(folder), tmp_path / "copy", business_date=BUSINESS_DATE, session=SESSION,
+        _source(folder),
+        tmp_path / "copy",
+        business_date=BUSINESS_DATE,
+        session=SESSION,
         file_format="csv" if file_format == "csv" else "parquet",
     )
     assert Path(written[-1]).name == "_SUCCESS"
@@ -294,8 +307,18 @@ def test_export_does_not_mix_formats(folder: Path, tmp_path: Path) -> None:
     assert caught.value.reason is FailureReason.INVALID_REQUEST
 
 
-@pytest.mark.parametrize("spec", ["", "file:x", "files:", "files:gs://bucket", "files:s3://key:secret@bucket/x",
-                                  "sql:nonsense", "sql:oracle://u:secret@h/d"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "file:x",
+        "files:",
+        "files:gs://bucket",
+        "files:s3://key:secret@bucket/x",
+        "sql:nonsense",
+        "sql:oracle://u:secret@h/d",
+    ],
+)
 def test_unknown_sources_are_named_without_their_secrets(spec: str) -> None:
     with pytest.raises(SourceError) as caught:
         open_source(spec)

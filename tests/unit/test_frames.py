@@ -35,8 +35,14 @@ COLUMNS = {column.name: column for table in FEEDS.values() for column in table.c
 
 
 def _requirements(**changes: object) -> pd.DataFrame:
-    row = {"rulebook_id": "portfolio", "account_id": "A01", "initial_margin": 12.5, "maintenance_margin": 10.0,
-           "currency": "USD", "is_conservative": False}
+    row = {
+        "rulebook_id": "portfolio",
+        "account_id": "A01",
+        "initial_margin": 12.5,
+        "maintenance_margin": 10.0,
+        "currency": "USD",
+        "is_conservative": False,
+    }
     return pd.DataFrame([row | changes])
 
 
@@ -49,8 +55,9 @@ def test_text_typed_parquet_round_trip(feed: str, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(to_typed(to_text(typed, table), table), typed)
 
 
-@pytest.mark.parametrize("table", [table for tables in SCHEMAS.values() for table in tables.values()],
-                         ids=lambda table: table.name)
+@pytest.mark.parametrize(
+    "table", [table for tables in SCHEMAS.values() for table in tables.values()], ids=lambda table: table.name
+)
 def test_empty_frames_keep_their_types(table: Table) -> None:
     empty = empty_frame(table)
     pd.testing.assert_frame_equal(from_arrow(to_arrow(empty, table), table), empty)
@@ -102,13 +109,28 @@ def test_missing_unknown_and_empty_columns_are_named() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("mark_price", "NaN"), ("mark_price", "inf"), ("mark_price", "1e400"), ("mark_price", "1,5"),
-        ("mark_price", " 1"), ("mark_price", "0x10"), ("mark_price", "1_000"), ("mark_price", "\u0661"),
-        ("quantity", "0.123456789"), ("quantity", "1e30"), ("quantity", "1e-9999"), ("quantity", "abc"),
-        ("level", "01"), ("level", "1.0"), ("level", "99999999999999999999"),
-        ("business_date", "2026-02-30"), ("business_date", "20260205"), ("business_date", "05.02.2026"),
-        ("observed_at", "2026-02-05"), ("observed_at", "2026-02-05T25:00:00Z"),
-        ("observed_at", "0001-01-01T00:00:00+10:00"), ("observed_at", "2026-02-05T21:30:00.1234567Z"),
+        ("mark_price", "NaN"),
+        ("mark_price", "inf"),
+        ("mark_price", "1e400"),
+        ("mark_price", "1,5"),
+        ("mark_price", " 1"),
+        ("mark_price", "0x10"),
+        ("mark_price", "1_000"),
+        ("mark_price", "\u0661"),
+        ("quantity", "0.123456789"),
+        ("quantity", "1e30"),
+        ("quantity", "1e-9999"),
+        ("quantity", "abc"),
+        ("level", "01"),
+        ("level", "1.0"),
+        ("level", "99999999999999999999"),
+        ("business_date", "2026-02-30"),
+        ("business_date", "20260205"),
+        ("business_date", "05.02.2026"),
+        ("observed_at", "2026-02-05"),
+        ("observed_at", "2026-02-05T25:00:00Z"),
+        ("observed_at", "0001-01-01T00:00:00+10:00"),
+        ("observed_at", "2026-02-05T21:30:00.1234567Z"),
     ],
 )
 def test_text_that_is_no_value_of_its_kind(name: str, text: str) -> None:

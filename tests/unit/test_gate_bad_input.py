@@ -111,36 +111,85 @@ def test_a_book_that_keeps_every_promise_is_accepted() -> None:
 
 REFUSED = {
     "missing feed": (lambda book: book.pop("trades"), "feed_missing", "trades", FailureReason.FEED_MISSING),
-    "missing column": (lambda book: book["positions"].pop("quantity"), "header_mismatch", "positions",
-                       FailureReason.HEADER_MISMATCH),
-    "unknown column": (_all("accounts", "colour", "red"), "header_mismatch", "accounts",
-                       FailureReason.HEADER_MISMATCH),
-    "empty book": (lambda book: book.update(positions=book["positions"].head(0)), "feed_empty", "positions",
-                   FailureReason.FEED_EMPTY),
-    "all rows of another day": (_all("market_prices", "business_date", "2026-02-04"), "wrong_business_date",
-                                "market_prices", FailureReason.WRONG_BUSINESS_DATE),
-    "duplicate position": (_repeat("positions", quantity="3"), "duplicate_position", "positions",
-                           FailureReason.DUPLICATE_KEY),
-    "identical duplicate position": (_repeat("positions"), "duplicate_position", "positions",
-                                     FailureReason.DUPLICATE_KEY),
-    "conflicting accounts": (_repeat("accounts", rulebook_id="cross"), "conflicting_rows", "accounts",
-                             FailureReason.DUPLICATE_KEY),
-    "conflicting prices": (_repeat("market_prices", mark_price="1"), "conflicting_rows", "market_prices",
-                           FailureReason.DUPLICATE_KEY),
-    "book that is not flat": (_set("positions", "quantity", "2.5"), "book_not_flat", "positions",
-                              FailureReason.BOOK_NOT_FLAT),
-    "missing side": (lambda book: book.update(positions=book["positions"].drop(index=3).reset_index(drop=True)),
-                     "book_not_flat", "positions", FailureReason.BOOK_NOT_FLAT),
-    "too many bad rows": (_all("collateral_balances", "quantity", "n/a"), "quarantine_limit", "collateral_balances",
-                          FailureReason.QUARANTINE_LIMIT),
-    "no index of a needed underlying": (_drop("index_quotes", asset="ETH"), "index_unavailable", "index_quotes",
-                                        FailureReason.PRICE_UNAVAILABLE),
+    "missing column": (
+        lambda book: book["positions"].pop("quantity"),
+        "header_mismatch",
+        "positions",
+        FailureReason.HEADER_MISMATCH,
+    ),
+    "unknown column": (_all("accounts", "colour", "red"), "header_mismatch", "accounts", FailureReason.HEADER_MISMATCH),
+    "empty book": (
+        lambda book: book.update(positions=book["positions"].head(0)),
+        "feed_empty",
+        "positions",
+        FailureReason.FEED_EMPTY,
+    ),
+    "all rows of another day": (
+        _all("market_prices", "business_date", "2026-02-04"),
+        "wrong_business_date",
+        "market_prices",
+        FailureReason.WRONG_BUSINESS_DATE,
+    ),
+    "duplicate position": (
+        _repeat("positions", quantity="3"),
+        "duplicate_position",
+        "positions",
+        FailureReason.DUPLICATE_KEY,
+    ),
+    "identical duplicate position": (
+        _repeat("positions"),
+        "duplicate_position",
+        "positions",
+        FailureReason.DUPLICATE_KEY,
+    ),
+    "conflicting accounts": (
+        _repeat("accounts", rulebook_id="cross"),
+        "conflicting_rows",
+        "accounts",
+        FailureReason.DUPLICATE_KEY,
+    ),
+    "conflicting prices": (
+        _repeat("market_prices", mark_price="1"),
+        "conflicting_rows",
+        "market_prices",
+        FailureReason.DUPLICATE_KEY,
+    ),
+    "book that is not flat": (
+        _set("positions", "quantity", "2.5"),
+        "book_not_flat",
+        "positions",
+        FailureReason.BOOK_NOT_FLAT,
+    ),
+    "missing side": (
+        lambda book: book.update(positions=book["positions"].drop(index=3).reset_index(drop=True)),
+        "book_not_flat",
+        "positions",
+        FailureReason.BOOK_NOT_FLAT,
+    ),
+    "too many bad rows": (
+        _all("collateral_balances", "quantity", "n/a"),
+        "quarantine_limit",
+        "collateral_balances",
+        FailureReason.QUARANTINE_LIMIT,
+    ),
+    "no index of a needed underlying": (
+        _drop("index_quotes", asset="ETH"),
+        "index_unavailable",
+        "index_quotes",
+        FailureReason.PRICE_UNAVAILABLE,
+    ),
     "carried future without previous mark": (
         _set("market_prices", "previous_mark_price", None, where={"instrument_id": "BTC-27MAR26"}),
-        "carried_without_mark", "market_prices", FailureReason.PRICE_UNAVAILABLE),
+        "carried_without_mark",
+        "market_prices",
+        FailureReason.PRICE_UNAVAILABLE,
+    ),
     "option that nothing can price": (
-        _drop("market_prices", instrument_id="BTC-27MAR26-60000-P"), "price_unavailable", "market_prices",
-        FailureReason.PRICE_UNAVAILABLE),
+        _drop("market_prices", instrument_id="BTC-27MAR26-60000-P"),
+        "price_unavailable",
+        "market_prices",
+        FailureReason.PRICE_UNAVAILABLE,
+    ),
 }
 
 
@@ -150,8 +199,9 @@ def test_refused(name: str) -> None:
     book = valid_book()
     change(book)
     if name == "option that nothing can price":
-        book["market_prices"] = book["market_prices"][~book["market_prices"]["instrument_id"].str.startswith(
-            ("BTC-27MAR26-", "BTC_USDC-27MAR26-"))].reset_index(drop=True)
+        book["market_prices"] = book["market_prices"][
+            ~book["market_prices"]["instrument_id"].str.startswith(("BTC-27MAR26-", "BTC_USDC-27MAR26-"))
+        ].reset_index(drop=True)
     result = _gate(book, only=feed)
     assert not result.is_accepted
     found = result.findings[result.findings["rule"] == rule]
@@ -178,7 +228,8 @@ def test_files_that_could_not_be_read_are_findings(tmp_path: Path) -> None:
     pulled = pull_feeds(open_source(f"files:{folder}"), business_date=BUSINESS_DATE, session=SESSION)
     result = gate(pulled.deliveries, failures=pulled.failures, business_date=BUSINESS_DATE, cutoff_at=CUT_OFF)
     assert dict(zip(result.findings["rule"], result.findings["feed"], strict=True)) == {
-        "file_truncated": "positions", "feed_missing": "trades",
+        "file_truncated": "positions",
+        "feed_missing": "trades",
     }
     assert result.failure().reason is FailureReason.FILE_TRUNCATED
 
@@ -209,61 +260,104 @@ class Quarantined:
 PERPETUAL = {"instrument_id": "BTC-PERPETUAL"}
 
 QUARANTINED = {
-    "text for a number": Quarantined(_set("collateral_balances", "quantity", "a lot"), "collateral_balances",
-                                     "text_form", "quantity"),
+    "text for a number": Quarantined(
+        _set("collateral_balances", "quantity", "a lot"), "collateral_balances", "text_form", "quantity"
+    ),
     "NaN": Quarantined(_set("collateral_balances", "quantity", "NaN"), "collateral_balances", "text_form", "quantity"),
     "infinity": Quarantined(_set("market_prices", "bid_price", "inf"), "market_prices", "text_form", "bid_price"),
     "1e400": Quarantined(_set("market_prices", "mark_price", "1e400"), "market_prices", "representable", "mark_price"),
-    "ninth decimal": Quarantined(_set("collateral_balances", "quantity", "0.123456789"), "collateral_balances",
-                                 "representable", "quantity"),
-    "no such day": Quarantined(_set("collateral_balances", "business_date", "2026-02-30"), "collateral_balances",
-                               "representable", "business_date"),
-    "date of another day": Quarantined(_set("collateral_balances", "business_date", "2026-02-04"),
-                                       "collateral_balances", "other_business_date", "business_date"),
-    "close of the future": Quarantined(_set("price_history", "price_date", "2026-02-06"), "price_history",
-                                       "after_business_date", "price_date"),
-    "empty required cell": Quarantined(_set("accounts", "account_name", None), "accounts", "required_value",
-                                       "account_name"),
-    "unknown word": Quarantined(_set("accounts", "account_type", "hedge fund"), "accounts", "vocabulary",
-                                "account_type"),
+    "ninth decimal": Quarantined(
+        _set("collateral_balances", "quantity", "0.123456789"), "collateral_balances", "representable", "quantity"
+    ),
+    "no such day": Quarantined(
+        _set("collateral_balances", "business_date", "2026-02-30"),
+        "collateral_balances",
+        "representable",
+        "business_date",
+    ),
+    "date of another day": Quarantined(
+        _set("collateral_balances", "business_date", "2026-02-04"),
+        "collateral_balances",
+        "other_business_date",
+        "business_date",
+    ),
+    "close of the future": Quarantined(
+        _set("price_history", "price_date", "2026-02-06"), "price_history", "after_business_date", "price_date"
+    ),
+    "empty required cell": Quarantined(
+        _set("accounts", "account_name", None), "accounts", "required_value", "account_name"
+    ),
+    "unknown word": Quarantined(
+        _set("accounts", "account_type", "hedge fund"), "accounts", "vocabulary", "account_type"
+    ),
     "bad code": Quarantined(_set("members", "country", "Germany"), "members", "pattern", "country"),
-    "line break in a name": Quarantined(_set("accounts", "account_name", "two\nlines"), "accounts", "text_form",
-                                        "account_name"),
-    "trailing line break in a code": Quarantined(_set("accounts", "base_currency", "USD\n"), "accounts", "pattern",
-                                                 "base_currency"),
+    "line break in a name": Quarantined(
+        _set("accounts", "account_name", "two\nlines"), "accounts", "text_form", "account_name"
+    ),
+    "trailing line break in a code": Quarantined(
+        _set("accounts", "base_currency", "USD\n"), "accounts", "pattern", "base_currency"
+    ),
     "zero price": Quarantined(_set("market_prices", "mark_price", "0"), "market_prices", "range", "mark_price"),
-    "negative price": Quarantined(_set("index_quotes", "index_price", "-64000"), "index_quotes", "range",
-                                  "index_price"),
+    "negative price": Quarantined(
+        _set("index_quotes", "index_price", "-64000"), "index_quotes", "range", "index_price"
+    ),
     "volatility too high": Quarantined(
-        _set("market_prices", "mark_iv", "12", where={"instrument_id": "BTC-27MAR26-60000-P"}), "market_prices",
-        "range", "mark_iv", row=7),
+        _set("market_prices", "mark_iv", "12", where={"instrument_id": "BTC-27MAR26-60000-P"}),
+        "market_prices",
+        "range",
+        "mark_iv",
+        row=7,
+    ),
     "option without volatility": Quarantined(
-        _set("market_prices", "mark_iv", None, where={"instrument_id": "BTC-27MAR26-60000-P"}), "market_prices",
-        "implied_volatility_missing", "mark_iv", row=7),
-    "unknown account": Quarantined(_set("positions", "account_id", "A99"), "positions", "unknown_account",
-                                   "account_id"),
-    "unknown instrument": Quarantined(_set("positions", "instrument_id", "DOGE-PERPETUAL"), "positions",
-                                      "unknown_instrument", "instrument_id"),
-    "account without member": Quarantined(_set("accounts", "member_id", "M99"), "accounts", "unknown_member",
-                                          "member_id"),
-    "account without rulebook": Quarantined(_set("accounts", "rulebook_id", "spam"), "accounts", "unknown_rulebook",
-                                            "rulebook_id"),
+        _set("market_prices", "mark_iv", None, where={"instrument_id": "BTC-27MAR26-60000-P"}),
+        "market_prices",
+        "implied_volatility_missing",
+        "mark_iv",
+        row=7,
+    ),
+    "unknown account": Quarantined(
+        _set("positions", "account_id", "A99"), "positions", "unknown_account", "account_id"
+    ),
+    "unknown instrument": Quarantined(
+        _set("positions", "instrument_id", "DOGE-PERPETUAL"), "positions", "unknown_instrument", "instrument_id"
+    ),
+    "account without member": Quarantined(
+        _set("accounts", "member_id", "M99"), "accounts", "unknown_member", "member_id"
+    ),
+    "account without rulebook": Quarantined(
+        _set("accounts", "rulebook_id", "spam"), "accounts", "unknown_rulebook", "rulebook_id"
+    ),
     "expired option": Quarantined(
         _set("instruments", "expiry_at", "2026-02-05T08:00:00Z", where={"instrument_id": "BTC-27MAR26-70000-C"}),
-        "instruments", "expired_instrument", "expiry_at", row=8),
+        "instruments",
+        "expired_instrument",
+        "expiry_at",
+        row=8,
+    ),
     "option without strike": Quarantined(
-        _set("instruments", "strike_price", None, where={"instrument_id": "BTC-27MAR26-70000-C"}), "instruments",
-        "contract_terms", "strike_price", row=8),
+        _set("instruments", "strike_price", None, where={"instrument_id": "BTC-27MAR26-70000-C"}),
+        "instruments",
+        "contract_terms",
+        "strike_price",
+        row=8,
+    ),
     "spot with expiry": Quarantined(
-        _set("instruments", "expiry_at", "2026-03-27T08:00:00Z", where={"instrument_id": "BTC_USDC"}), "instruments",
-        "contract_terms", "expiry_at", row=6),
+        _set("instruments", "expiry_at", "2026-03-27T08:00:00Z", where={"instrument_id": "BTC_USDC"}),
+        "instruments",
+        "contract_terms",
+        "expiry_at",
+        row=6,
+    ),
     "repeated row": Quarantined(_repeat("collateral_balances"), "collateral_balances", "repeated_row", None, row=50),
-    "contradicting quotes": Quarantined(_repeat("order_book_depth", level_price="1"), "order_book_depth",
-                                        "contradicting_rows", None),
-    "quote of last week": Quarantined(_set("index_quotes", "observed_at", "2026-01-29T21:29:30Z"), "index_quotes",
-                                      "stale_beyond_limit", "observed_at"),
-    "collateral without a price": Quarantined(_set("collateral_balances", "asset", "DOGE"), "collateral_balances",
-                                              "unpriced_asset", "asset"),
+    "contradicting quotes": Quarantined(
+        _repeat("order_book_depth", level_price="1"), "order_book_depth", "contradicting_rows", None
+    ),
+    "quote of last week": Quarantined(
+        _set("index_quotes", "observed_at", "2026-01-29T21:29:30Z"), "index_quotes", "stale_beyond_limit", "observed_at"
+    ),
+    "collateral without a price": Quarantined(
+        _set("collateral_balances", "asset", "DOGE"), "collateral_balances", "unpriced_asset", "asset"
+    ),
 }
 
 
@@ -286,8 +380,14 @@ def test_quarantined(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "flagged"),
-    [("text for a number", {"A01"}), ("unknown account", {"A99"}), ("unknown instrument", {"A01"}),
-     ("account without member", {"A01"}), ("collateral without a price", {"A01"}), ("bad code", {"A01", "A09", "A17"})],
+    [
+        ("text for a number", {"A01"}),
+        ("unknown account", {"A99"}),
+        ("unknown instrument", {"A01"}),
+        ("account without member", {"A01"}),
+        ("collateral without a price", {"A01"}),
+        ("bad code", {"A01", "A09", "A17"}),
+    ],
 )
 def test_accounts_of_rows_set_aside_are_flagged(name: str, flagged: set[str]) -> None:
     book = valid_book()
@@ -298,9 +398,11 @@ def test_accounts_of_rows_set_aside_are_flagged(name: str, flagged: set[str]) ->
 
 @pytest.mark.parametrize(
     "names",
-    [("text for a number", "unknown word", "zero price", "negative price"),
-     ("unknown account", "1e400", "ninth decimal"),
-     ("unknown instrument", "option without volatility")],
+    [
+        ("text for a number", "unknown word", "zero price", "negative price"),
+        ("unknown account", "1e400", "ninth decimal"),
+        ("unknown instrument", "option without volatility"),
+    ],
 )
 def test_one_bad_row_in_a_feed_does_not_stop_the_day(names: tuple[str, ...]) -> None:
     book = valid_book()
@@ -385,16 +487,28 @@ def test_one_bad_row_of_a_short_feed_is_within_the_limit_and_two_are_not() -> No
 REPORTED = {
     "crossed quotes": (_set("market_prices", "bid_price", "70000"), "market_prices", "crossed_quotes"),
     "stale quote": (_set("market_prices", "observed_at", "2026-02-05T21:00:00Z"), "market_prices", "stale"),
-    "quote of the future": (_set("index_quotes", "observed_at", "2026-02-05T21:40:00Z"), "index_quotes",
-                            "after_cut_off"),
+    "quote of the future": (
+        _set("index_quotes", "observed_at", "2026-02-05T21:40:00Z"),
+        "index_quotes",
+        "after_cut_off",
+    ),
     "venue off the others": (_set("index_quotes", "index_price", "66000"), "index_quotes", "index_dispersion"),
-    "trade with one side": (lambda book: book.update(trades=book["trades"].drop(index=0).reset_index(drop=True)),
-                            "trades", "trade_sides"),
+    "trade with one side": (
+        lambda book: book.update(trades=book["trades"].drop(index=0).reset_index(drop=True)),
+        "trades",
+        "trade_sides",
+    ),
     "trade at two prices": (_set("trades", "trade_price", "1"), "trades", "trade_sides"),
     "trade of last week": (_set("trades", "traded_at", "2026-01-29T12:00:00Z"), "trades", "before_the_day"),
     "unheld instrument without price": (
-        _both(_drop("positions", instrument_id="BTC_USDC"), _drop("trades", instrument_id="BTC_USDC"),
-              _drop("market_prices", instrument_id="BTC_USDC")), "market_prices", "instrument_without_price"),
+        _both(
+            _drop("positions", instrument_id="BTC_USDC"),
+            _drop("trades", instrument_id="BTC_USDC"),
+            _drop("market_prices", instrument_id="BTC_USDC"),
+        ),
+        "market_prices",
+        "instrument_without_price",
+    ),
 }
 
 
@@ -416,17 +530,51 @@ def test_reported(name: str) -> None:
 _NASTY = st.one_of(
     st.none(),
     st.text(max_size=12),
-    st.sampled_from(["NaN", "inf", "-inf", "1e400", "1e-400", "0", "-1", "2026-02-30", "9999-12-31", "0001-01-01",
-                     "1e29", "1e30", "0.000000001", "None", "null", "true", " ", "\u0000", "\u0661\u0662", "A01\n",
-                     "2026-02-05T21:30:00+23:59", "0001-01-01T00:00:00+14:00", "BTC-PERPETUAL", "1" * 400]),
+    st.sampled_from(
+        [
+            "NaN",
+            "inf",
+            "-inf",
+            "1e400",
+            "1e-400",
+            "0",
+            "-1",
+            "2026-02-30",
+            "9999-12-31",
+            "0001-01-01",
+            "1e29",
+            "1e30",
+            "0.000000001",
+            "None",
+            "null",
+            "true",
+            " ",
+            "\u0000",
+            "\u0661\u0662",
+            "A01\n",
+            "2026-02-05T21:30:00+23:59",
+            "0001-01-01T00:00:00+14:00",
+            "BTC-PERPETUAL",
+            "1" * 400,
+        ]
+    ),
     st.floats().map(str),
     st.dates().map(str),
 )
 # A gate takes a second: few examples, always the same ones, and no search for the smallest one that fails.
-_SLOW = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow],
-                 phases=[Phase.explicit, Phase.generate], database=None)
-_CELLS = st.tuples(st.sampled_from(sorted(FEEDS)), st.integers(min_value=0, max_value=10**6),
-                   st.integers(min_value=0, max_value=50), _NASTY)
+_SLOW = settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.generate],
+    database=None,
+)
+_CELLS = st.tuples(
+    st.sampled_from(sorted(FEEDS)),
+    st.integers(min_value=0, max_value=10**6),
+    st.integers(min_value=0, max_value=50),
+    _NASTY,
+)
 
 
 @given(st.lists(_CELLS, min_size=1, max_size=12))

@@ -91,8 +91,12 @@ def test_accepted_marks_are_taken_as_they_are():
 def test_a_refused_mark_falls_back_to_the_previous_mark_of_its_row():
     refused = refused_rows(
         books.quarantined(
-            "market_prices", instrument_id=books.CALL, mark_price="-1", previous_mark_price="0.09",
-            previous_mark_iv="0.55", forward_price="NaN",
+            "market_prices",
+            instrument_id=books.CALL,
+            mark_price="-1",
+            previous_mark_price="0.09",
+            previous_mark_iv="0.55",
+            forward_price="NaN",
         ),
         feed="market_prices",
     )
@@ -105,7 +109,10 @@ def test_a_refused_mark_falls_back_to_the_previous_mark_of_its_row():
 def test_without_a_readable_previous_mark_the_model_stands_in():
     refused = refused_rows(
         books.quarantined(
-            "market_prices", instrument_id=books.CALL, mark_price="abc", previous_mark_price="1e400",
+            "market_prices",
+            instrument_id=books.CALL,
+            mark_price="abc",
+            previous_mark_price="1e400",
         ),
         feed="market_prices",
     )

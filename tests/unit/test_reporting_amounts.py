@@ -34,9 +34,14 @@ MINUS = "\N{MINUS SIGN}"
 @pytest.mark.parametrize(
     ("amount", "text"),
     [
-        ("0", "0.00"), ("-0.004", "0.00"), ("1234567.5", "1,234,567.50"), ("-1234.5", f"{MINUS}1,234.50"),
-        ("0.005", "0.00"), ("0.015", "0.02"), ("2.675", "2.68"), ("12345678901234567890.12345678",
-                                                                 "12,345,678,901,234,567,890.12"),
+        ("0", "0.00"),
+        ("-0.004", "0.00"),
+        ("1234567.5", "1,234,567.50"),
+        ("-1234.5", f"{MINUS}1,234.50"),
+        ("0.005", "0.00"),
+        ("0.015", "0.02"),
+        ("2.675", "2.68"),
+        ("12345678901234567890.12345678", "12,345,678,901,234,567,890.12"),
     ],
 )
 def test_amounts_round_half_even_with_separators(amount: str, text: str) -> None:
@@ -45,14 +50,23 @@ def test_amounts_round_half_even_with_separators(amount: str, text: str) -> None
 
 def test_signed_amounts_mark_increases_and_leave_zero_alone() -> None:
     assert [format_signed(Decimal(amount)) for amount in ("1.5", "-1.5", "0", "0.001")] == [
-        "+1.50", f"{MINUS}1.50", "0.00", "0.00"]
+        "+1.50",
+        f"{MINUS}1.50",
+        "0.00",
+        "0.00",
+    ]
 
 
 @pytest.mark.parametrize(
     ("amount", "text"),
     [
-        ("0", "0"), ("999", "999"), ("999.6", f"1.00{NO_BREAK}k"), ("12345", f"12.3{NO_BREAK}k"),
-        ("999499", f"999{NO_BREAK}k"), ("999600", f"1.00{NO_BREAK}m"), ("-71552200", f"{MINUS}71.6{NO_BREAK}m"),
+        ("0", "0"),
+        ("999", "999"),
+        ("999.6", f"1.00{NO_BREAK}k"),
+        ("12345", f"12.3{NO_BREAK}k"),
+        ("999499", f"999{NO_BREAK}k"),
+        ("999600", f"1.00{NO_BREAK}m"),
+        ("-71552200", f"{MINUS}71.6{NO_BREAK}m"),
         ("1425111597", f"1.43{NO_BREAK}bn"),
     ],
 )
@@ -64,7 +78,11 @@ def test_compact_amounts_have_three_figures(amount: str, text: str) -> None:
 def test_money_quantities_prices_and_percent() -> None:
     assert format_money(Decimal("1.5"), "USD") == f"USD{NO_BREAK}1.50"
     assert [format_quantity(Decimal(text)) for text in ("1250.00000000", "-0.12500000", "0E-8", "1E+3")] == [
-        "1,250", f"{MINUS}0.125", "0", "1,000"]
+        "1,250",
+        f"{MINUS}0.125",
+        "0",
+        "1,000",
+    ]
     assert [format_price(Decimal(text)) for text in ("1", "0.9998", "63858.35")] == ["1.00", "0.9998", "63,858.35"]
     narrow = "\N{NARROW NO-BREAK SPACE}%"
     assert format_percent(0.1) == f"10{narrow}"
@@ -79,7 +97,7 @@ def test_instants_say_utc_whatever_zone_they_come_in() -> None:
     assert format_instant_short(datetime(2026, 2, 6, 16, 0, 5, tzinfo=UTC)) == "2026-02-06 16:00:05 UTC"
 
 
-@given(st.lists(st.decimals(min_value=-10**20, max_value=10**20, places=8), max_size=40))
+@given(st.lists(st.decimals(min_value=-(10**20), max_value=10**20, places=8), max_size=40))
 def test_totals_of_decimals_are_exact(amounts: list[Decimal]) -> None:
     with exact_arithmetic():
         assert total(amounts) * 10**8 == sum(int(amount.scaleb(8)) for amount in amounts)
@@ -109,16 +127,23 @@ def test_text_cells_are_never_formulas(text: str) -> None:
 
 
 def test_csv_values_follow_the_registry() -> None:
-    frame = pd.DataFrame({
-        "account_id": ["A", "B"], "amount": [Decimal("-1250.50000000"), 0.1], "haircut": [0.1, float("nan")],
-        "is_conservative": [True, False], "row": [7, 8],
-        "due_at": pd.to_datetime(["2026-02-06 16:00:00", None]).astype("datetime64[us]"),
-        "portfolio_initial_margin": [Decimal("1E+3"), None],
-        "message": ['say "no", twice', None]})
+    frame = pd.DataFrame(
+        {
+            "account_id": ["A", "B"],
+            "amount": [Decimal("-1250.50000000"), 0.1],
+            "haircut": [0.1, float("nan")],
+            "is_conservative": [True, False],
+            "row": [7, 8],
+            "due_at": pd.to_datetime(["2026-02-06 16:00:00", None]).astype("datetime64[us]"),
+            "portfolio_initial_margin": [Decimal("1E+3"), None],
+            "message": ['say "no", twice', None],
+        }
+    )
     assert csv_bytes(frame).decode() == (
         "account_id,amount,haircut,is_conservative,row,due_at,portfolio_initial_margin,message\r\n"
         'A,-1250.5,0.1,true,7,2026-02-06T16:00:00Z,1000,"say ""no"", twice"\r\n'
-        "B,0.1,,false,8,,,\r\n")
+        "B,0.1,,false,8,,,\r\n"
+    )
 
 
 def test_an_unregistered_csv_column_is_an_error() -> None:

@@ -16,8 +16,15 @@ from margin_tasks.reporting.day_report import render_day_csv, render_day_report
 from margin_tasks.reporting.writer import write_day_report
 from tests.unit.reporting_figures import CONTEXT, STAGES, as_floats, day_tables, empty_tables
 
-NEEDED = ("margin_calls", "account_margin", "requirements", "requirement_components", "collateral_values", "members",
-          "accounts")
+NEEDED = (
+    "margin_calls",
+    "account_margin",
+    "requirements",
+    "requirement_components",
+    "collateral_values",
+    "members",
+    "accounts",
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +129,9 @@ def test_the_files_beside_the_page_are_exact() -> None:
 
 
 def test_report_and_files_are_written_together(page: str, tmp_path: Path) -> None:
-    written = write_day_report(tmp_path / "day", context=CONTEXT, tables=day_tables(), stages=STAGES,
-                               notices_href="notices")
+    written = write_day_report(
+        tmp_path / "day", context=CONTEXT, tables=day_tables(), stages=STAGES, notices_href="notices"
+    )
     assert [path.name for path, _ in written] == ["day_report.html", "accounts.csv", "components.csv", "findings.csv"]
     assert written[0][0].read_text(encoding="utf-8") == page
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path, sha256 in written)
@@ -132,9 +140,14 @@ def test_report_and_files_are_written_together(page: str, tmp_path: Path) -> Non
 
 def _repeated(tables: dict[str, pd.DataFrame], *, times: int) -> dict[str, pd.DataFrame]:
     """The same accounts many times under other names."""
+
     def renamed(frame: pd.DataFrame, number: int) -> pd.DataFrame:
         names = [name for name in ("account_id", "call_id") if name in frame.columns]
         return frame.assign(**{name: frame[name] + f"-{number:04d}" for name in names})
 
-    return {name: pd.concat([renamed(frame, number) for number in range(times)], ignore_index=True)
-            if "account_id" in frame.columns else frame for name, frame in tables.items()}
+    return {
+        name: pd.concat([renamed(frame, number) for number in range(times)], ignore_index=True)
+        if "account_id" in frame.columns
+        else frame
+        for name, frame in tables.items()
+    }

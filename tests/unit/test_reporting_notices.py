@@ -61,8 +61,13 @@ def parsed_mail(notice: Notice) -> EmailMessage:
 def test_every_statement_adds_up_to_the_figure_that_is_called(notice: Notice) -> None:
     content = notice.content
     call = day_tables()["margin_calls"].iloc[0]
-    for lines in (content.call_statement, content.split_statement, content.requirement_statement,
-                  content.equity_statement, content.change_statement):
+    for lines in (
+        content.call_statement,
+        content.split_statement,
+        content.requirement_statement,
+        content.equity_statement,
+        content.change_statement,
+    ):
         assert adds_up(lines)
     assert parsed(content.call_statement[-1].amount) == call["call_amount"]
     assert parsed(content.split_statement[-1].amount) == call["call_amount"]
@@ -83,7 +88,8 @@ def test_the_notice_says_what_when_and_why(notice: Notice) -> None:
 
 def test_floats_and_decimals_give_the_same_notice() -> None:
     assert render_notices(context=CONTEXT, tables=as_floats(day_tables())) == render_notices(
-        context=CONTEXT, tables=day_tables())
+        context=CONTEXT, tables=day_tables()
+    )
 
 
 def test_order_of_rows_does_not_matter(notice: Notice) -> None:
@@ -92,13 +98,16 @@ def test_order_of_rows_does_not_matter(notice: Notice) -> None:
 
 
 def test_another_process_renders_the_same_bytes(notice: Notice) -> None:
-    script = ("import hashlib\n"
-              "from tests.unit.reporting_figures import CONTEXT, day_tables\n"
-              "from margin_tasks.reporting.notices import render_notices\n"
-              "(n,) = render_notices(context=CONTEXT, tables=day_tables())\n"
-              "print(hashlib.sha256(n.html.encode() + n.pdf + n.eml).hexdigest())")
-    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
-                             cwd=Path(__file__).parents[2]).stdout.strip()
+    script = (
+        "import hashlib\n"
+        "from tests.unit.reporting_figures import CONTEXT, day_tables\n"
+        "from margin_tasks.reporting.notices import render_notices\n"
+        "(n,) = render_notices(context=CONTEXT, tables=day_tables())\n"
+        "print(hashlib.sha256(n.html.encode() + n.pdf + n.eml).hexdigest())"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    ).stdout.strip()
     assert printed == hashlib.sha256(notice.html.encode() + notice.pdf + notice.eml).hexdigest()
 
 
@@ -128,8 +137,11 @@ def test_the_mail_is_complete(notice: Notice, mail: EmailMessage) -> None:
     assert mail["Date"].datetime.isoformat() == "2026-02-05T21:30:00+00:00"
     attached = {part.get_filename(): part for part in mail.iter_attachments()}
     assert {name: part.get_content_type() for name, part in attached.items()} == {
-        f"{notice.call_id}.pdf": "application/pdf", f"{notice.call_id}-components.csv": "text/csv",
-        f"{notice.call_id}-positions.csv": "text/csv", f"{notice.call_id}-collateral.csv": "text/csv"}
+        f"{notice.call_id}.pdf": "application/pdf",
+        f"{notice.call_id}-components.csv": "text/csv",
+        f"{notice.call_id}-positions.csv": "text/csv",
+        f"{notice.call_id}-collateral.csv": "text/csv",
+    }
     assert attached[f"{notice.call_id}.pdf"].get_payload(decode=True) == notice.pdf
     for name, body in notice.csv_files.items():
         assert attached[name].get_payload(decode=True) == body
@@ -157,7 +169,8 @@ def test_the_files_hold_the_account_and_nothing_else(notice: Notice) -> None:
 def test_parts_that_do_not_add_up_are_refused() -> None:
     tables = day_tables()
     tables["collateral_values"] = tables["collateral_values"].assign(
-        collateral_value=lambda rows: [amount + 1 for amount in rows["collateral_value"]])
+        collateral_value=lambda rows: [amount + 1 for amount in rows["collateral_value"]]
+    )
     with pytest.raises(ReportInputError, match="add up") as refused:
         render_notices(context=CONTEXT, tables=tables)
     assert refused.value.reason is FailureReason.RECONCILIATION_BREAK
@@ -187,28 +200,44 @@ def test_no_calls_give_no_notices() -> None:
 def test_many_parts_are_shown_by_component_and_still_add_up() -> None:
     tables = day_tables()
     extra = tables["requirement_components"].iloc[[0]]
-    parts = pd.concat([extra.assign(netting_set=f"N{number:02d}", component="calendar_charge", scenario_id=None,
-                                    amount=[Decimal("1.115")]) for number in range(40)])
+    parts = pd.concat(
+        [
+            extra.assign(
+                netting_set=f"N{number:02d}", component="calendar_charge", scenario_id=None, amount=[Decimal("1.115")]
+            )
+            for number in range(40)
+        ]
+    )
     tables["requirement_components"] = pd.concat([tables["requirement_components"], parts], ignore_index=True)
     for table in ("requirements", "account_margin", "requirement_changes"):
-        tables[table] = tables[table].assign(initial_margin=[
-            amount + 40 * Decimal("1.115") if account == "ACC-01" else amount
-            for account, amount in zip(tables[table]["account_id"], tables[table]["initial_margin"], strict=True)])
-    tables["requirement_changes"] = tables["requirement_changes"].assign(market_effect=lambda rows: [
-        now - before - traded for now, before, traded in
-        zip(rows["initial_margin"], rows["previous_initial_margin"], rows["trading_effect"], strict=True)])
+        tables[table] = tables[table].assign(
+            initial_margin=[
+                amount + 40 * Decimal("1.115") if account == "ACC-01" else amount
+                for account, amount in zip(tables[table]["account_id"], tables[table]["initial_margin"], strict=True)
+            ]
+        )
+    tables["requirement_changes"] = tables["requirement_changes"].assign(
+        market_effect=lambda rows: [
+            now - before - traded
+            for now, before, traded in zip(
+                rows["initial_margin"], rows["previous_initial_margin"], rows["trading_effect"], strict=True
+            )
+        ]
+    )
     tables["margin_calls"] = tables["margin_calls"].assign(
-        deficit=lambda rows: [amount + 40 * Decimal("1.115") for amount in rows["deficit"]])
+        deficit=lambda rows: [amount + 40 * Decimal("1.115") for amount in rows["deficit"]]
+    )
     (found,) = render_notices(context=CONTEXT, tables=tables)
     assert len(found.content.requirement_statement) < 8
     assert adds_up(found.content.requirement_statement)
     assert "41 parts, the largest BTC" in found.html
 
 
-@given(st.lists(st.decimals(min_value=-10**12, max_value=10**12, places=8), min_size=1, max_size=30))
+@given(st.lists(st.decimals(min_value=-(10**12), max_value=10**12, places=8), min_size=1, max_size=30))
 def test_statements_add_up_at_the_cent(amounts: list[Decimal]) -> None:
-    lines = statement([("part", "", amount) for amount in amounts], total_label="whole", total_amount=sum(amounts),
-                      subject="test")
+    lines = statement(
+        [("part", "", amount) for amount in amounts], total_label="whole", total_amount=sum(amounts), subject="test"
+    )
     assert adds_up(lines)
 
 

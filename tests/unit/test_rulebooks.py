@@ -157,9 +157,10 @@ def test_a_definition_that_does_not_fit_together_is_refused():
         Rulebook.model_validate(cross | {"blocks": [{"block": "scan_risk", "maintenance_ratio": 0.8}]})
     with pytest.raises(ValidationError, match="named twice"):
         Rulebook.model_validate(cross | {"blocks": [{"block": "buffer", "rate": 0.1}] * 2})
-    endless = {"block": "notional_charge", "tiers": {"default": [
-        {"up_to_usd": 5.0, "initial_rate": 0.1, "maintenance_rate": 0.1}
-    ]}}
+    endless = {
+        "block": "notional_charge",
+        "tiers": {"default": [{"up_to_usd": 5.0, "initial_rate": 0.1, "maintenance_rate": 0.1}]},
+    }
     with pytest.raises(ValidationError, match=r"last must be \.inf"):
         Rulebook.model_validate(cross | {"blocks": [endless]})
     with pytest.raises(ValidationError):

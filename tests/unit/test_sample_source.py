@@ -58,9 +58,7 @@ def test_regenerating_gives_identical_bytes():
 
 def test_the_sample_is_the_one_that_was_published():
     found = hashes(SampleSource())
-    digests = {
-        day: hashlib.sha256("".join(found[day, feed] for feed in FEEDS).encode()).hexdigest() for day in DIGESTS
-    }
+    digests = {day: hashlib.sha256("".join(found[day, feed] for feed in FEEDS).encode()).hexdigest() for day in DIGESTS}
     assert digests == DIGESTS
 
 

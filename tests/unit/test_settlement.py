@@ -49,9 +49,7 @@ def test_a_carried_linear_perpetual_settles_price_difference_and_funding():
 
 def test_trades_of_the_day_settle_from_their_own_price():
     # Now +30, of which +50 traded at 62,000: -20 carried from 66,000. .001 x (-20 x -6,000 + 50 x -2,000) = +20 USD.
-    feeds = books.feeds(
-        {"A": {books.LINEAR_PERPETUAL: 30}}, trades=[("A", books.LINEAR_PERPETUAL, 50, 62_000.0)]
-    )
+    feeds = books.feeds({"A": {books.LINEAR_PERPETUAL: 30}}, trades=[("A", books.LINEAR_PERPETUAL, 50, 62_000.0)])
     row = settled(feeds).loc[books.LINEAR_PERPETUAL]
     assert (row["previous"], row["variation"]) == (-20.0, 20.0)
     assert row["funding"] == pytest.approx(20 * 60 * 0.001)
