@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from margin_tasks.contracts.failures import ContractError, FailureReason
 from margin_tasks.contracts.fields import Kind
@@ -501,16 +499,6 @@ def _typed_column(array: pa.Array, column: Column) -> pd.Series[Any]:
     is_empty = array.is_null().to_numpy(zero_copy_only=False)
     fill: int | bool = 0 if kind is Kind.INTEGER else False
     return typed_series(array.fill_null(fill).to_numpy(zero_copy_only=False), column, is_empty=is_empty)
-
-
-def write_parquet_typed(frame: pd.DataFrame, path: str | os.PathLike[str], table: Table) -> None:
-    """Write a typed frame as Parquet with the contract's schema."""
-    pq.write_table(to_arrow(frame, table), os.fspath(path), compression="zstd")
-
-
-def read_parquet_typed(path: str | os.PathLike[str], table: Table) -> pd.DataFrame:
-    """Read Parquet written with the contract's schema back into a typed frame."""
-    return from_arrow(pq.read_table(os.fspath(path)), table)
 
 
 def empty_frame(table: Table) -> pd.DataFrame:

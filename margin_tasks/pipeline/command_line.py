@@ -158,11 +158,14 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
 @_json
 def validate(business_date: str, session: str, source: str | None, cut_off: str, as_json: bool) -> int:
     """Pull and check the feeds only: every broken promise, in seconds, and nothing is written."""
+    from margin_tasks.pipeline.progress import progress_to
     from margin_tasks.pipeline.validate_command import validate_feeds
 
-    report = validate_feeds(
-        business_date=business_date, session=session, source=source or settings().source, cut_off=cut_off
-    )
+    # On standard error, so that standard output is the report and nothing else.
+    with progress_to(sys.stderr):
+        report = validate_feeds(
+            business_date=business_date, session=session, source=source or settings().source, cut_off=cut_off
+        )
     if as_json:
         _print_json(report)
     else:

@@ -6,6 +6,7 @@ import os
 from functools import lru_cache
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.sample.source import SampleSource
 from margin_tasks.sources import Source, open_source
 
 SOURCE_VARIABLE = "MARGIN_SOURCE_URL"
@@ -30,10 +31,6 @@ def feed_source(spec: str) -> Source:
     Raises:
         MarginError: UNKNOWN_SOURCE for any other text, or an environment variable that is not set.
     """
-    if spec == "sample":
-        from margin_tasks.sample.source import SampleSource
-
-        return SampleSource()
     if spec.startswith(_FROM_ENVIRONMENT):
         variable = spec.removeprefix(_FROM_ENVIRONMENT)
         address = os.environ.get(variable)
@@ -42,4 +39,4 @@ def feed_source(spec: str) -> Source:
                 FailureReason.UNKNOWN_SOURCE, f"source {spec}: the environment variable {variable} is not set"
             )
         return open_source(f"sql:{address}")
-    return open_source(spec)
+    return open_source(spec, generators={"sample": SampleSource})

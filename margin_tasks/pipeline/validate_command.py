@@ -8,6 +8,7 @@ import pandas as pd
 
 from margin_tasks.pipeline.feed_source import feed_source, without_secret
 from margin_tasks.pipeline.parameters import rulebook_ids
+from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.run import checked_business_date, checked_session, cut_off_at
 from margin_tasks.sources.delivery import pull_feeds
 from margin_tasks.validation import gate
@@ -23,7 +24,13 @@ def validate_feeds(*, business_date: str, session: str, source: str, cut_off: st
     """
     day = checked_business_date(business_date)
     opened = feed_source(without_secret(source))
-    pulled = pull_feeds(opened, business_date=day, session=checked_session(session))
+    pulled = pull_feeds(
+        opened,
+        business_date=day,
+        session=checked_session(session),
+        on_feed=lambda feed: say(f"pull {feed}", waiting_for=f"pulling {feed}"),
+    )
+    say("gate", waiting_for="checking the feeds against their contracts")
     result = gate(
         pulled.deliveries,
         business_date=day,

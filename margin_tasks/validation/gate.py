@@ -13,7 +13,7 @@ from margin_tasks.contracts.rules import QUARANTINE_LIMIT, RULES
 from margin_tasks.contracts.tables import FEEDS, FEEDS_THAT_MAY_BE_EMPTY
 from margin_tasks.sources.delivery import FeedDelivery
 from margin_tasks.validation.findings import DeliveredFeed, Ledger
-from margin_tasks.validation.reconciliation import check_between_feeds, flagged_accounts, set_aside_prices
+from margin_tasks.validation.reconciliation import check_between_feeds, flagged_accounts
 
 _FALLBACK_RULE = "held_without_price"
 
@@ -29,8 +29,6 @@ class GateResult:
             row of a feed in ``frames`` is either there or here.
         refusal: the first break that refuses the run; None when figures may be computed.
         flagged_accounts: accounts to be margined conservatively, sorted.
-        fallback_prices: instruments held without an accepted price: ``instrument_id, previous_mark_price,
-            previous_mark_iv`` as far as they could be read from the set-aside row.
     """
 
     frames: dict[str, pd.DataFrame]
@@ -38,7 +36,6 @@ class GateResult:
     quarantine: pd.DataFrame
     refusal: MarginError | None
     flagged_accounts: tuple[str, ...]
-    fallback_prices: pd.DataFrame
 
     @property
     def is_accepted(self) -> bool:
@@ -98,7 +95,6 @@ def gate(
         quarantine=quarantine,
         refusal=ledger.first_failure(),
         flagged_accounts=flagged_accounts(feeds, quarantine, unpriced),
-        fallback_prices=_fallback_prices(feeds, unpriced),
     )
 
 
@@ -136,15 +132,3 @@ def _check_what_is_left(feed: DeliveredFeed, ledger: Ledger) -> None:
 
 def _typed(feed: DeliveredFeed) -> pd.DataFrame:
     return feed.accepted.sort_values(list(FEEDS[feed.name].key), kind="stable", ignore_index=True)
-
-
-def _fallback_prices(feeds: Mapping[str, DeliveredFeed], unpriced: list[str]) -> pd.DataFrame:
-    if not unpriced:
-        return pd.DataFrame(
-            {
-                "instrument_id": pd.Series(dtype="str"),
-                "previous_mark_price": pd.Series(dtype="float64"),
-                "previous_mark_iv": pd.Series(dtype="float64"),
-            }
-        )
-    return set_aside_prices(feeds["market_prices"]).reindex(pd.Index(unpriced, name="instrument_id")).reset_index()

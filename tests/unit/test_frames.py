@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,11 +20,9 @@ from margin_tasks.contracts.frames import (
     from_arrow,
     parse_text,
     quantise,
-    read_parquet_typed,
     to_arrow,
     to_text,
     to_typed,
-    write_parquet_typed,
 )
 from margin_tasks.contracts.tables import FEEDS, RISK, SCHEMAS, Table
 from tests.unit.clearing_book import valid_book
@@ -47,11 +44,10 @@ def _requirements(**changes: object) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("feed", FEEDS)
-def test_text_typed_parquet_round_trip(feed: str, tmp_path: Path) -> None:
+def test_text_typed_arrow_round_trip(feed: str) -> None:
     table = FEEDS[feed]
     typed = to_typed(valid_book()[feed], table)
-    write_parquet_typed(typed, tmp_path / "feed.parquet", table)
-    pd.testing.assert_frame_equal(read_parquet_typed(tmp_path / "feed.parquet", table), typed)
+    pd.testing.assert_frame_equal(from_arrow(to_arrow(typed, table), table), typed)
     pd.testing.assert_frame_equal(to_typed(to_text(typed, table), table), typed)
 
 

@@ -99,7 +99,6 @@ def test_a_book_that_keeps_every_promise_is_accepted() -> None:
     assert result.findings.empty
     assert result.quarantine.empty
     assert result.flagged_accounts == ()
-    assert result.fallback_prices.empty
     assert set(result.frames) == set(FEEDS)
     assert {feed: len(frame) for feed, frame in result.frames.items()} == {feed: len(book[feed]) for feed in FEEDS}
     assert result.frames["positions"]["quantity"].sum() == Decimal(0)
@@ -420,9 +419,6 @@ def test_a_held_instrument_without_price_falls_back_and_flags_its_holders() -> N
     _set("positions", "quantity", "0", where={"instrument_id": "BTC-27MAR26-60000-P", "account_id": "A02"})(book)
     result = _gate(book)
     assert result.is_accepted
-    assert result.fallback_prices.to_dict("records") == [
-        {"instrument_id": "BTC-27MAR26-60000-P", "previous_mark_price": 0.0412, "previous_mark_iv": 0.62}
-    ]
     finding = result.findings.query("rule == 'held_without_price'").iloc[0]
     assert (finding["severity"], finding["action"], finding["row"]) == ("warn", "reported", 7)
     assert "A03" in result.flagged_accounts
