@@ -42,7 +42,7 @@ Reference = dict[str, Any]
     default_args={
         "owner": "margin-operations",
         "retries": 1,
-        "retry_delay": timedelta(seconds=5),
+        "retry_delay": timedelta(seconds=10),
         "execution_timeout": timedelta(hours=1),
     },
     params={
@@ -52,10 +52,13 @@ Reference = dict[str, Any]
         ),
         "session": Param("EOD", type="string", pattern=r"^(EOD|ITD-[0-9]{2})$", description="EOD, or ITD-nn."),
         "source": Param(
-            None, type=["null", "string"],
+            None, type=["null", "string"], pattern=r"^(sample|files:.+|sql:env:[A-Za-z_][A-Za-z0-9_]*)$",
             description="sample, files:DIR, files:s3://bucket/prefix or sql:env:VARIABLE; empty: MARGIN_SOURCE.",
         ),
-        "cut_off": Param("21:30", type="string", pattern=r"^[0-2][0-9]:[0-5][0-9]$", description="HH:MM in UTC."),
+        "cut_off": Param(
+            None, type=["null", "string"], pattern=r"^[0-2][0-9]:[0-5][0-9]$",
+            description="HH:MM in UTC; needed for intraday sessions, 21:30 at the end of the day.",
+        ),
         "feed_wait_seconds": Param(None, type=["null", "number"], description="How long to wait for late feeds."),
         "run_id": Param(None, type=["null", "string"], description="Left empty: a run gives itself an identity."),
     },
@@ -79,7 +82,7 @@ def clearing_day() -> None:
                 run_id=params["run_id"],
             )
 
-    @task.sensor(poke_interval=2, timeout=24 * 3600, mode="reschedule")
+    @task.sensor(poke_interval=5, timeout=24 * 3600, mode="reschedule")
     def await_feeds(run: Reference) -> bool:
         from margin_tasks.pipeline import stages
 
@@ -123,11 +126,11 @@ def clearing_day() -> None:
             return stages.value_instruments(run, gated)
 
     @task
-    def partition(run: Reference, gated: Reference) -> list[Reference]:
+    def partition(gated: Reference) -> list[Reference]:
         from margin_tasks.pipeline import stages
 
         with task_policy.named_failures():
-            return stages.partition_accounts(run, gated)
+            return stages.partition_accounts(gated)
 
     @task(map_index_template="{{ partition }}")
     def margin(run: Reference, gated: Reference, valued: Reference, part: Reference) -> Reference:
@@ -175,18 +178,25 @@ def clearing_day() -> None:
             return stages.publish_reports(run, gated, figures, notices, list(deliveries))
 
     @task(pool=LAKE, outlets=[Asset("clearing_day_published")])
-    def seal(run: Reference, deliveries: list[Reference], published: Reference) -> None:
+    def seal(run: Reference, gated: Reference, deliveries: list[Reference], published: Reference) -> None:
         from margin_tasks.pipeline import stages
 
         with task_policy.named_failures():
-            stages.seal(run, list(deliveries), published)
+            stages.seal(run, gated, list(deliveries), published)
 
-    @task(pool=LAKE, trigger_rule="one_failed", retries=0)
-    def record_failure(run: Reference | None) -> None:
+    @task
+    def deliver(run: Reference) -> None:
         from margin_tasks.pipeline import stages
 
         with task_policy.named_failures():
-            stages.record_failure(run)
+            stages.deliver_notices(run)
+
+    @task(pool=LAKE, trigger_rule="all_done")
+    def end_run(run: Reference | None) -> None:
+        from margin_tasks.pipeline import stages
+
+        with task_policy.named_failures():
+            stages.end_run(run)
 
     run = open_run()
     ready = await_feeds(run)
@@ -195,21 +205,23 @@ def clearing_day() -> None:
     inputs_loaded = load_inputs(run, gated, deliveries)
     inputs_built = build_inputs(run)
     valued = value(run, gated)
-    margined = margin.partial(run=run, gated=gated, valued=valued).expand(part=partition(run, gated))
+    margined = margin.partial(run=run, gated=gated, valued=valued).expand(part=partition(gated))
     figures = load_figures(run, valued, margined)
     figures_built = build_figures(run)
     reconciled = reconcile(run)
     notices = call(run, gated, figures)
     published = publish(run, gated, figures, notices, deliveries)
-    sealed = seal(run, deliveries, published)
+    sealed = seal(run, gated, deliveries, published)
+    delivered = deliver(run)
 
     ready >> deliveries
     gated >> inputs_loaded >> inputs_built >> valued
     figures >> figures_built >> reconciled >> notices
+    sealed >> delivered
     [
         run, ready, deliveries, gated, inputs_loaded, inputs_built, valued, margined, figures, figures_built,
-        reconciled, notices, published, sealed,
-    ] >> record_failure(run)  # fmt: skip
+        reconciled, notices, published, sealed, delivered,
+    ] >> end_run(run)  # fmt: skip
 
 
 clearing_day_dag = clearing_day()

@@ -54,13 +54,13 @@ def instruments() -> pd.DataFrame:
     return frame.astype(dict.fromkeys(texts, "str") | {"expiry_at": "datetime64[us]"})
 
 
-def market_prices() -> pd.DataFrame:
+def market_prices(*, previous_index: Mapping[str, float] | None = None) -> pd.DataFrame:
     """Forwards at the index (so that figures can be checked by hand), volatility .6 today and .5 the day before."""
     master = instruments()
     is_option = (master["product_type"] == "option").to_numpy()
     today, before = (
         _quotes(master, is_option=is_option, index=index, volatility=volatility, days_before=days)
-        for index, volatility, days in ((INDEX, 0.6, 0.0), (PREVIOUS_INDEX, 0.5, 1.0))
+        for index, volatility, days in ((INDEX, 0.6, 0.0), (previous_index or PREVIOUS_INDEX, 0.5, 1.0))
     )
     return pd.DataFrame(
         {
@@ -98,11 +98,13 @@ def feeds(
     trades: Sequence[tuple[str, str, float, float]] = (),
     rulebooks: Mapping[str, str] | None = None,
     collateral: Mapping[str, Mapping[str, float]] | None = None,
+    previous_index: Mapping[str, float] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Typed feeds of a day.
 
     ``books``: account -> instrument -> contracts. ``trades``: account, instrument, contracts, price.
     ``rulebooks``: account -> rulebook, ``portfolio`` where silent. ``collateral``: account -> asset -> units.
+    ``previous_index``: underlying -> USD the day before, ``PREVIOUS_INDEX`` where silent.
     """
     frames = {name: empty_frame(table) for name, table in FEEDS.items()}
     accounts = pd.DataFrame({"account_id": list(books)}, dtype="str")
@@ -117,7 +119,7 @@ def feeds(
         {"member_id": ["M1"], "member_name": ["Member"], "country": ["CH"], "contact_email": ["desk@member.example"]}
     )
     frames["instruments"] = instruments()
-    frames["market_prices"] = market_prices()
+    frames["market_prices"] = market_prices(previous_index=previous_index)
     frames["index_quotes"] = index_quotes()
     positions = [(a, i, _decimal(q)) for a, book in books.items() for i, q in book.items()]
     frames["positions"] = _dated(positions, ["account_id", "instrument_id", "quantity"], like=frames["positions"])
@@ -149,6 +151,23 @@ def quarantined(feed: str, **raw_row: str) -> pd.DataFrame:
             "raw_row": [json.dumps(raw_row)],
         }
     )
+
+
+def without_marks(
+    frames: Mapping[str, pd.DataFrame], instrument_ids: Sequence[str], **delivered: str
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """The feeds with the price rows of some instruments set aside for an unreadable mark, and the quarantine.
+
+    ``delivered``: texts that stood in these rows in place of the true ones.
+    """
+    prices = frames["market_prices"]
+    is_refused = prices["instrument_id"].isin(instrument_ids)
+    rows = [
+        {name: str(value) for name, value in row.items() if not pd.isna(value)} | {"mark_price": "abc"} | delivered
+        for row in prices[is_refused].to_dict("records")
+    ]
+    quarantine = pd.concat([quarantined("market_prices", **row) for row in rows], ignore_index=True)
+    return {**frames, "market_prices": prices[~is_refused]}, quarantine
 
 
 def _decimal(value: float) -> Decimal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +16,7 @@ from margin_tasks.risk.arrays import RiskArrays, risk_arrays
 from margin_tasks.risk.portfolio import Book
 from margin_tasks.rulebooks.exposure import ContractFigures
 from margin_tasks.rulebooks.registry import rulebook_in_force
-from margin_tasks.rulebooks.requirement import Doubt, Requirement, components_frame, requirement
+from margin_tasks.rulebooks.requirement import Requirement, components_frame, requirement
 from tests import books
 
 
@@ -75,12 +75,11 @@ def margined(
     accounts: Mapping[str, Mapping[str, float]],
     *,
     gains: Mapping[str, float] | None = None,
-    conservative: Mapping[str, int] | None = None,
+    conservative: Collection[str] = (),
 ) -> Margined:
     """Margin accounts: account -> instrument -> contracts.
 
-    ``gains``: the day's settlement of an instrument in USD. ``conservative``: doubtful accounts and how many of their
-    positions could not be read.
+    ``gains``: the day's settlement of an instrument in USD. ``conservative``: accounts in doubt.
     """
     account_ids = tuple(sorted(accounts))
     identifiers = market().instruments.instrument_id.tolist()
@@ -93,7 +92,6 @@ def margined(
     is_open = quantity_units != 0
     instrument = np.array([row[1] for row in rows], dtype=np.int64)
     gain = np.array([(gains or {}).get(identifiers[index], 0.0) for index in instrument], dtype=np.float64)
-    doubtful = conservative or {}
     result = requirement(
         rulebook_in_force(rulebook_id, business_date=books.BUSINESS_DATE),
         book=Book(
@@ -106,9 +104,6 @@ def margined(
         figures=figures(),
         arrays=arrays_of(rulebook_id),
         account_ids=account_ids,
-        doubt=Doubt(
-            is_conservative=np.array([account in doubtful for account in account_ids], dtype=bool),
-            unreadable_positions=np.array([doubtful.get(account, 0) for account in account_ids], dtype=np.int64),
-        ),
+        is_conservative=np.array([account in conservative for account in account_ids], dtype=bool),
     )
     return Margined(result=result, account_ids=account_ids)

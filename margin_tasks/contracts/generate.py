@@ -173,7 +173,7 @@ def data_dictionary() -> str:
     parts.append(
         "## Rules\n\nA rule that is `refused` fails the run before any figure is computed; a row that is "
         "`quarantined` is set aside with its reason, and the accounts concerned are margined conservatively; what is "
-        "`reported` changes nothing.\n\n| rule | promise | severity | a break is | ends as | feeds |\n"
+        "`reported` needs a look and stops nothing.\n\n| rule | promise | severity | a break is | ends as | feeds |\n"
         "|---|---|---|---|---|---|\n"
     )
     for rule in RULES.values():

@@ -50,12 +50,20 @@ SOFT_AGE_MINUTES = 15
 HARD_AGE_HOURS = 24
 CLOCK_TOLERANCE_MINUTES = 5
 INDEX_DISPERSION_LIMIT = 0.01
+MARK_DEVIATION_LIMIT = 0.20
+# A single position of this size is a fault of data.
+LARGEST_NOTIONAL_USD = 1e10
 
 ALL_FEEDS = tuple(FEEDS)
 DATED_FEEDS = tuple(name for name, table in FEEDS.items() if "business_date" in table.column_names)
 QUOTE_FEEDS = ("market_prices", "index_quotes", "order_book_depth")
 # Two rows that contradict each other here leave no way to tell which is right, and too much hangs on it.
 FEEDS_WITHOUT_CONFLICTS = ("members", "accounts", "instruments", "market_prices", "collateral_balances")
+# Feeds without rows that are accepted, with what it means for the figures.
+EMPTY_FEEDS_REPORTED = {
+    "trades": "so no trade is settled and every position counts as carried over from the previous day",
+    "collateral_balances": "so no account has any collateral and every requirement is a deficit",
+}
 _OTHER_KEYED_FEEDS = tuple(name for name in ALL_FEEDS if name not in {*FEEDS_WITHOUT_CONFLICTS, "positions"})
 
 
@@ -110,6 +118,12 @@ _RULES: tuple[Rule, ...] = (
         tuple(name for name in ALL_FEEDS if name not in FEEDS_THAT_MAY_BE_EMPTY),
         FailureReason.FEED_EMPTY,
         "The feed has at least one usable row.",
+    ),
+    _report(
+        "feed_empty_reported",
+        tuple(EMPTY_FEEDS_REPORTED),
+        "The feed has rows. Without trades every position counts as carried over, without collateral every "
+        "requirement is a deficit.",
     ),
     _refuse(
         "wrong_business_date",
@@ -172,6 +186,13 @@ _RULES: tuple[Rule, ...] = (
     # one feed against another
     _quarantine("unknown_member", ("accounts",), "The account's member is an accepted row of members."),
     _quarantine("unknown_rulebook", ("accounts",), "The account's rulebook is in force on the business date."),
+    _quarantine("base_currency_unsupported", ("accounts",), "The account's base currency is USD."),
+    _refuse(
+        "account_unusable",
+        ("accounts",),
+        FailureReason.ACCOUNT_UNUSABLE,
+        "An account whose row, or whose member's row, is set aside has no position, trade or collateral.",
+    ),
     _quarantine(
         "contract_terms",
         ("instruments",),
@@ -203,6 +224,12 @@ _RULES: tuple[Rule, ...] = (
         ("index_quotes",),
         f"A venue's price is within {INDEX_DISPERSION_LIMIT:.0%} of the median of the venues.",
     ),
+    _report("funding_missing", ("market_prices",), "A perpetual has its funding rate; otherwise funding counts as 0."),
+    _quarantine(
+        "mark_off_index",
+        ("market_prices",),
+        f"The mark of a future or perpetual is within {MARK_DEVIATION_LIMIT:.0%} of its underlying's median index.",
+    ),
     _report(
         "trade_sides",
         ("trades",),
@@ -225,7 +252,7 @@ _RULES: tuple[Rule, ...] = (
         "carried_without_mark",
         ("market_prices",),
         FailureReason.PRICE_UNAVAILABLE,
-        "A future or perpetual carried from the previous day has the previous day's mark.",
+        "A future, perpetual or spot carried from the previous day has the previous day's mark.",
     ),
     _refuse(
         "index_unavailable",
@@ -242,7 +269,48 @@ _RULES: tuple[Rule, ...] = (
     _report(
         "book_gap_explained",
         ("positions",),
-        "Where positions do not add up to zero, rows that were set aside account for the gap.",
+        "Positions add up to zero without rows of unknown accounts or instruments, for which the run is refused.",
+    ),
+    _report(
+        "position_implied",
+        ("positions",),
+        "No position has to be taken from the others: the one row of an instrument that was set aside holds what the "
+        "others leave open, and its account is margined conservatively.",
+    ),
+    _refuse(
+        "position_of_unknown_account",
+        ("positions",),
+        FailureReason.UNKNOWN_ACCOUNT,
+        "A position other than 0 is of an account in accounts.",
+    ),
+    _refuse(
+        "position_in_unknown_instrument",
+        ("positions",),
+        FailureReason.UNKNOWN_INSTRUMENT,
+        "A position other than 0 is in a usable instrument, unless the instrument has expired.",
+    ),
+    _refuse(
+        "position_too_large",
+        ("positions",),
+        FailureReason.POSITION_TOO_LARGE,
+        f"No position, held or carried, is larger than {LARGEST_NOTIONAL_USD:,.0f} USD.",
+    ),
+    _refuse(
+        "debt_set_aside",
+        ("collateral_balances",),
+        FailureReason.COLLATERAL_DEBT_UNREADABLE,
+        "A collateral row that is set aside is no debt.",
+    ),
+    # today and the day before
+    _report(
+        "position_not_continuous",
+        ("positions",),
+        "The position published for the day before and the day's trades make the position.",
+    ),
+    _report(
+        "previous_mark_differs",
+        ("market_prices",),
+        "previous_mark_price is the mark that the day before was settled at.",
     ),
 )
 

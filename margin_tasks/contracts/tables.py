@@ -155,6 +155,12 @@ RISK: dict[str, Table] = _by_name(
         key="rulebook_id instrument_id scenario_id",
     ),
     _table(
+        "collateral_terms",
+        "Haircut of every asset held, as the collateral policy in force states it.",
+        "asset haircut",
+        key="asset",
+    ),
+    _table(
         "account_scenario_pnl",
         "Profit and loss of every account and netting set in every scenario.",
         "rulebook_id account_id netting_set scenario_id pnl_amount is_binding",

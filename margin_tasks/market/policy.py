@@ -20,7 +20,8 @@ class MarketPolicy(BaseModel):
 
     ``maximum_quote_age_seconds``: older index quotes are stale. ``maximum_deviation``: a fresh quote further than this
     fraction from the median of the fresh ones is an outlier. ``minimum_venues``: with fewer venues left the index is a
-    fallback. ``price_fallbacks``: tried in this order for an instrument without an accepted mark.
+    fallback. ``price_fallbacks``: tried in this order for an instrument without an accepted mark; both stand in today's
+    market, see ``market.prices.instrument_prices``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

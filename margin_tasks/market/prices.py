@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.frames import parse_text
+from margin_tasks.contracts.rules import CLOCK_TOLERANCE_MINUTES
+from margin_tasks.contracts.tables import FEEDS
 from margin_tasks.market.policy import MarketPolicy, PriceFallback
 
 USD = "USD"
@@ -28,9 +31,10 @@ PRICE_COLUMNS = (
 def index_prices(index_quotes: pd.DataFrame, *, cutoff_at: datetime, policy: MarketPolicy) -> pd.DataFrame:
     """Form the index of every quoted asset: the median of its fresh venues without the outliers.
 
-    A quote is stale when it is older than ``policy.maximum_quote_age_seconds`` at the cut-off. Of the fresh ones, those
+    A quote is stale when it is older than ``policy.maximum_quote_age_seconds`` at the cut-off; one that was taken later
+    than the clock tolerance of the contracts after the cut-off is left out altogether. Of the fresh ones, those
     further than ``policy.maximum_deviation`` from their median are left out and the median is taken again. Where fewer
-    than ``policy.minimum_venues`` remain, the median of all quotes of the day stands in, marked as a fallback.
+    than ``policy.minimum_venues`` remain, the median of all quotes up to the cut-off stands in, marked as a fallback.
 
     Args:
         index_quotes: typed feed: ``asset, venue, index_price, observed_at``.
@@ -38,9 +42,11 @@ def index_prices(index_quotes: pd.DataFrame, *, cutoff_at: datetime, policy: Mar
         policy: rules in force.
 
     Returns:
-        One row for each asset, sorted: ``asset, index_price`` (USD), ``venue_count`` (used), ``is_fallback``.
+        One row for each asset with such a quote, sorted: ``asset, index_price`` (USD), ``venue_count`` (used),
+        ``is_fallback``.
     """
     quotes = index_quotes[["asset", "venue", "index_price", "observed_at"]].sort_values(["asset", "venue"])
+    quotes = quotes[quotes["observed_at"] <= cutoff_at + timedelta(minutes=CLOCK_TOLERANCE_MINUTES)]
     age = pd.Timestamp(cutoff_at) - quotes["observed_at"]
     fresh = quotes[age <= pd.Timedelta(seconds=policy.maximum_quote_age_seconds)]
     median = fresh.groupby("asset")["index_price"].transform("median")
@@ -94,10 +100,11 @@ def instrument_prices(
 ) -> pd.DataFrame:
     """Find a price row for every instrument, falling back in the policy's order where no mark was accepted.
 
-    ``previous_mark``: the previous mark of the instrument's own refused row, if it can be read, with the forward of
-    its expiry today. ``model``: the forward of its expiry (between neighbouring expiries, from the index outwards) and,
-    for options, the implied volatility between the neighbouring strikes of the same expiry; ``mark_price`` is then
-    empty and the pricing model fills it.
+    Both ways take the forward of its expiry today (between neighbouring expiries, from the index outwards), so that no
+    one is settled or valued in yesterday's market. ``model``: that forward itself and, for options, the implied
+    volatility between the neighbouring strikes of the same expiry. ``previous_mark``: what the instrument's own refused
+    row says of the day before, moved to today: its previous mark times forward / previous forward and, for options, its
+    previous implied volatility. Where ``mark_price`` is left empty the pricing model fills it.
 
     Args:
         instruments: typed rows of the contract master to price.
@@ -174,44 +181,49 @@ def _stand_in(
     order: tuple[PriceFallback, ...],
 ) -> pd.DataFrame:
     delivered = _readable(refused).reindex(missing["instrument_id"]).set_axis(missing.index)
+    forward = _forward_at_expiry(missing, priced=priced, index=index, cutoff_at=cutoff_at)
     is_option = missing["product_type"] == "option"
-    smile = _volatility_at_strike(missing, priced=priced)
-    candidates = {
-        "previous_mark": delivered["previous_mark_price"],
-        "model": pd.Series(np.nan, index=missing.index),
+    nothing = pd.Series(np.nan, index=missing.index)
+    moved = (delivered["previous_mark_price"] * forward / delivered["previous_forward_price"]).mask(is_option)
+    marks = {"previous_mark": moved, "model": nothing}
+    volatilities = {
+        "previous_mark": delivered["previous_mark_iv"].where(is_option),
+        "model": _volatility_at_strike(missing, priced=priced),
     }
-    volatilities = {"previous_mark": delivered["previous_mark_iv"].fillna(smile), "model": smile}
-    stand_in = delivered.assign(
-        forward_price=_forward_at_expiry(missing, priced=priced, index=index, cutoff_at=cutoff_at),
-        price_source="",
-    )
+    is_usable = {
+        "previous_mark": volatilities["previous_mark"].where(is_option, moved).notna(),
+        "model": volatilities["model"].notna() | ~is_option,
+    }
+    stand_in = delivered.assign(forward_price=forward, price_source="")
     for source in reversed(order):
-        is_usable = volatilities[source].notna() | ~is_option
-        if source == "previous_mark":
-            is_usable &= candidates[source].notna()
-        stand_in["mark_price"] = stand_in["mark_price"].mask(is_usable, candidates[source])
-        stand_in["mark_iv"] = stand_in["mark_iv"].mask(is_usable, volatilities[source].where(is_option))
-        stand_in["price_source"] = stand_in["price_source"].mask(is_usable, source)
+        stand_in["mark_price"] = stand_in["mark_price"].mask(is_usable[source], marks[source])
+        stand_in["mark_iv"] = stand_in["mark_iv"].mask(is_usable[source], volatilities[source])
+        stand_in["price_source"] = stand_in["price_source"].mask(is_usable[source], source)
     is_unpriced = stand_in["price_source"] == ""
     if is_unpriced.any():
         named = ", ".join(missing.loc[is_unpriced, "instrument_id"])
         raise MarginError(
             FailureReason.PRICE_UNAVAILABLE,
-            f"market_prices: no mark, no readable previous mark and no model price for {named}, "
+            f"market_prices: no mark, no model price and no readable previous mark for {named}, "
             "held or traded; deliver a price row",
         )
     return stand_in
 
 
 def _readable(refused: pd.DataFrame) -> pd.DataFrame:
-    """Price columns of refused rows as numbers by instrument; what cannot be a price is NaN."""
+    """Price columns of refused rows by instrument; what the contract would not accept in its field is NaN."""
     rows = refused.reindex(columns=["instrument_id", *PRICE_COLUMNS])
     rows = rows[rows["instrument_id"].notna()].drop_duplicates("instrument_id").set_index("instrument_id")
-    numbers = pd.DataFrame({name: pd.to_numeric(rows[name], errors="coerce").astype(np.float64) for name in rows})
-    is_price = [column for column in PRICE_COLUMNS if column != "funding_rate"]
-    numbers = numbers.where(np.isfinite(numbers))
-    numbers[is_price] = numbers[is_price].where(numbers[is_price] > 0.0)
-    return numbers
+    columns = {column.name: column for column in FEEDS["market_prices"].columns}
+    numbers = {}
+    for name in PRICE_COLUMNS:
+        values = parse_text(rows[name].to_numpy(dtype=object), columns[name]).typed.astype(np.float64)
+        field = columns[name].field
+        low = -np.inf if field.minimum is None else field.minimum
+        high = np.inf if field.maximum is None else field.maximum
+        is_above = values > low if field.is_minimum_exclusive else values >= low
+        numbers[name] = np.where(is_above & (values <= high), values, np.nan)
+    return pd.DataFrame(numbers, index=rows.index)
 
 
 def _forward_at_expiry(

@@ -14,14 +14,22 @@ from margin_tasks.pipeline.settings import PROJECT_ROOT, Settings
 
 DAG_ID = "clearing_day"
 LAKE_POOL = "lake"
+COMMAND_LINE_METADATA = "command_line.db"
+SERVED_METADATA = "airflow.db"
 USERS = "operations:admin,risk:op,audit:viewer"
 
 
-def airflow_environment(here: Settings) -> dict[str, str]:
-    """Return the environment that Airflow runs in under a home; what the operator has set already is kept."""
+def airflow_environment(here: Settings, metadata: str) -> dict[str, str]:
+    """Return the environment that Airflow runs in under a home; what the operator has set already is kept.
+
+    The command line has a metadata database of its own: a scheduler on the same one would take its tasks over.
+    """
     folder = here.home / "airflow"
+    fixed = {"MARGIN_HOME": str(here.home)}
+    address = f"sqlite:///{folder / metadata}"
+    if metadata == COMMAND_LINE_METADATA:
+        fixed["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = address
     wanted = {
-        "MARGIN_HOME": str(here.home),
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -30,7 +38,7 @@ def airflow_environment(here: Settings) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": USERS,
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__BASE_URL": "http://127.0.0.1:8080",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
@@ -42,7 +50,7 @@ def airflow_environment(here: Settings) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         "NO_PROXY": "*",
     }
-    return {name: os.environ.get(name, value) if name != "MARGIN_HOME" else value for name, value in wanted.items()}
+    return {**{name: os.environ.get(name, value) for name, value in wanted.items()}, **fixed}
 
 
 @contextmanager
@@ -72,14 +80,14 @@ def noise_to(log_file: Path) -> Iterator[TextIO]:
         os.close(kept_err)
 
 
-def prepare_metadata(here: Settings) -> None:
+def prepare_metadata(here: Settings, metadata: str) -> None:
     """Make Airflow's metadata database and the one-slot pool of the lake when they are not there yet."""
     from airflow.models.pool import Pool
     from airflow.utils.db import initdb, upgradedb
     from airflow.utils.session import create_session
 
     (here.home / "airflow").mkdir(parents=True, exist_ok=True)
-    marker = here.home / "airflow" / ".metadata"
+    marker = here.home / "airflow" / f".{metadata}.version"
     from airflow import __version__ as airflow_version
 
     if not marker.is_file():
@@ -111,7 +119,7 @@ def write_passwords(here: Settings) -> dict[str, str]:
     """Return the passwords of Airflow's users in this home, made up on first use and readable by its owner only."""
     import secrets
 
-    path = Path(airflow_environment(here)["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
+    path = Path(airflow_environment(here, SERVED_METADATA)["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     if path.is_file():
         known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return known

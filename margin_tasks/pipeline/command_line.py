@@ -37,10 +37,8 @@ _source = click.option(
 )
 _cut_off = click.option(
     "--cut-off",
-    default=EOD_CUT_OFF,
-    show_default=True,
     metavar="HH:MM",
-    help="When the day's prices are taken, UTC.",
+    help=f"When the session's prices are taken, UTC; intraday sessions need it [default: {EOD_CUT_OFF} for EOD].",
 )
 
 
@@ -90,7 +88,12 @@ def _at_home(home: Path | None) -> Settings:
 )
 @_home
 def run(
-    business_date: str, session: str, source: str | None, cut_off: str, wait_seconds: float | None, home: Path | None
+    business_date: str,
+    session: str,
+    source: str | None,
+    cut_off: str | None,
+    wait_seconds: float | None,
+    home: Path | None,
 ) -> int:
     """Run a clearing day on Airflow, from feeds to margin calls."""
     from margin_tasks.pipeline.run_command import run_day
@@ -156,7 +159,7 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
 @_source
 @_cut_off
 @_json
-def validate(business_date: str, session: str, source: str | None, cut_off: str, as_json: bool) -> int:
+def validate(business_date: str, session: str, source: str | None, cut_off: str | None, as_json: bool) -> int:
     """Pull and check the feeds only: every broken promise, in seconds, and nothing is written."""
     from margin_tasks.pipeline.progress import progress_to
     from margin_tasks.pipeline.validate_command import validate_feeds

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import ROUND_UP, Decimal
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,15 @@ import pandas as pd
 
 from margin_tasks.calls.calls import account_margin, margin_calls
 from margin_tasks.calls.policy import call_policy_in_force
-from margin_tasks.collateral.policy import collateral_policy_in_force
+from margin_tasks.collateral.policy import CollateralPolicy, collateral_policy_in_force
 from margin_tasks.collateral.valuation import value_collateral
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import empty_frame
 from margin_tasks.contracts.tables import RISK
 from margin_tasks.market.policy import market_policy_in_force
-from margin_tasks.market.prices import index_prices, instrument_prices, previous_index_prices, refused_rows
+from margin_tasks.market.prices import USD, index_prices, instrument_prices, previous_index_prices, refused_rows
 from margin_tasks.pricing.day_market import DayMarket, day_market
-from margin_tasks.pricing.instruments import Instruments, IntArray
+from margin_tasks.pricing.instruments import BoolArray, Instruments, IntArray
 from margin_tasks.pricing.valuation import ContractValues, MarketLevels, value_contracts
 from margin_tasks.risk.amounts import (
     decimals_from_units,
@@ -45,7 +46,6 @@ from margin_tasks.risk.settlement import Settlement, settle
 from margin_tasks.rulebooks.exposure import ContractFigures
 from margin_tasks.rulebooks.registry import rulebook_in_force, rulebooks_in_force
 from margin_tasks.rulebooks.requirement import (
-    Doubt,
     Requirement,
     components_frame,
     position_outcomes,
@@ -60,6 +60,9 @@ Frames = Mapping[str, pd.DataFrame]
 # Feeds in which a refused row leaves something unknown about the account that it names.
 ACCOUNT_FEEDS = ("positions", "trades", "collateral_balances")
 
+# Digits of a haircut, rounded up: as many as the lake keeps of an amount.
+_HAIRCUT = Decimal("1E-8")
+
 
 def value(feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime) -> dict[str, pd.DataFrame]:
     """Value every instrument held or traded, and run it through every scenario of every scan-based rulebook.
@@ -70,12 +73,13 @@ def value(feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime) -> di
         cutoff_at: naive UTC instant of the valuation; its day decides which policies and rulebooks are in force.
 
     Returns:
-        ``valuations``, ``scenarios`` and ``risk_arrays``, with the columns of the contract, sorted by key.
+        ``valuations``, ``scenarios``, ``risk_arrays`` and ``collateral_terms``, with the columns of the contract,
+        sorted by key.
 
     Raises:
         MarginError: PRICE_UNAVAILABLE when neither a price nor a fallback exists for an instrument.
     """
-    market, _ = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=cutoff_at.date())
+    market, index = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=cutoff_at.date())
     arrays = {
         rulebook.rulebook_id: _risk_arrays(rulebook, market.instruments, market.levels)
         for rulebook in rulebooks_in_force(cutoff_at.date())
@@ -86,6 +90,9 @@ def value(feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime) -> di
             "valuations": _valuations_frame(market),
             "scenarios": scenarios_frame(arrays, instruments=market.instruments),
             "risk_arrays": risk_arrays_frame(arrays, instruments=market.instruments),
+            "collateral_terms": _collateral_terms(
+                feeds["collateral_balances"], policy=_collateral_policy(index, business_date=cutoff_at.date())
+            ),
         }
     )
 
@@ -139,14 +146,18 @@ def margin(
         positions, notional_usd=values.notional_usd, instruments=market.instruments, account_ids=account_ids
     )
     settlement = settle(positions, market=market, notional_usd=values.notional_usd)
-    doubt = _doubt(account_ids, quarantine=quarantine, positions=positions, market=market)
+    held = feeds["collateral_balances"]
+    held = held.loc[held["account_id"].isin(account_ids), ["account_id", "asset", "quantity"]]
+    is_conservative = _is_conservative(
+        account_ids, quarantine=quarantine, positions=positions, market=market, collateral=held, index=index
+    )
     day = _Day(
         account_ids=account_ids,
         market=market,
         contracts=values,
         positions=positions,
         settlement=settlement,
-        doubt=doubt,
+        is_conservative=is_conservative,
     )
     results = {
         rulebook.rulebook_id: (rulebook, *_today(rulebook, day=day, valued=valued))
@@ -155,15 +166,16 @@ def margin(
     own_rulebook = accounts["rulebook_id"].to_numpy(dtype=object)
     position_values = _position_values(day, results=results, own_rulebook=own_rulebook)
     requirements = pd.concat(
-        [requirements_frame(result, account_ids=account_ids, doubt=doubt) for _, result, _ in results.values()],
+        [
+            requirements_frame(result, account_ids=account_ids, is_conservative=is_conservative)
+            for _, result, _ in results.values()
+        ],
         ignore_index=True,
     )
-    held = feeds["collateral_balances"]
-    held = held.loc[held["account_id"].isin(account_ids), ["account_id", "asset", "quantity"]]
     collateral_values = value_collateral(
         held,
         asset_prices=index[["asset", "index_price"]].rename(columns={"index_price": "asset_price_usd"}),
-        policy=collateral_policy_in_force(business_date),
+        policy=_collateral_policy(index, business_date=business_date),
     )
     margins = account_margin(
         requirements=requirements,
@@ -206,7 +218,7 @@ class _Day:
     contracts: ContractValues
     positions: Positions
     settlement: Settlement
-    doubt: Doubt
+    is_conservative: BoolArray
 
 
 Results = Mapping[str, tuple[Rulebook, Requirement, RiskArrays | None]]
@@ -215,6 +227,7 @@ Results = Mapping[str, tuple[Rulebook, Requirement, RiskArrays | None]]
 def _market(
     feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime, business_date: date
 ) -> tuple[DayMarket, pd.DataFrame]:
+    """Market of the day, and its index with ``previous_index_price`` beside it."""
     policy = market_policy_in_force(business_date)
     index = index_prices(feeds["index_quotes"], cutoff_at=cutoff_at, policy=policy)
     used = pd.concat([feeds["positions"]["instrument_id"], feeds["trades"]["instrument_id"]])
@@ -237,11 +250,52 @@ def _market(
         business_date=business_date,
     )
     market = day_market(instruments, prices=prices, index=index, previous_index=previous_index, valued_at=cutoff_at)
-    return market, index
+    before = previous_index.rename(columns={"index_price": "previous_index_price"})
+    return market, index.merge(before, on="asset", validate="one_to_one")
 
 
 def _risk_arrays(rulebook: Rulebook, instruments: Instruments, levels: MarketLevels) -> RiskArrays:
     return risk_arrays(instruments, levels, grids=rulebook.grids(tuple(instruments.underlyings)))
+
+
+def _fallback_assets(index: pd.DataFrame) -> set[str]:
+    return set(index.loc[index["is_fallback"], "asset"]) - {USD}
+
+
+def _collateral_policy(index: pd.DataFrame, *, business_date: date) -> CollateralPolicy:
+    """Policy in force, in which an asset on a fallback index counts at the lower of that and the previous index.
+
+    The cut is part of the haircut, so that positions and collateral are still priced at one level.
+    """
+    policy = collateral_policy_in_force(business_date)
+    rows = index[index["asset"].isin(_fallback_assets(index))]
+    kept = (rows["previous_index_price"] / rows["index_price"]).clip(upper=1.0)
+    share = {asset: Decimal(repr(float(part))) for asset, part in zip(rows["asset"], kept, strict=True)}
+    return policy.model_copy(
+        update={
+            "eligible_assets": tuple(
+                eligible.model_copy(
+                    update={
+                        "haircut": (1 - (1 - eligible.haircut) * share[eligible.asset]).quantize(_HAIRCUT, ROUND_UP)
+                    }
+                )
+                if eligible.asset in share
+                else eligible
+                for eligible in policy.eligible_assets
+            )
+        }
+    )
+
+
+def _collateral_terms(balances: pd.DataFrame, *, policy: CollateralPolicy) -> pd.DataFrame:
+    """Haircut of every asset held, read from the policy and not from its use: the second road to collateral values."""
+    assets = sorted(set(balances["asset"]))
+    return pd.DataFrame(
+        {
+            "asset": assets,
+            "haircut": [float(policy.haircuts.get(asset, policy.ineligible_haircut)) for asset in assets],
+        }
+    )
 
 
 def _valuations_frame(market: DayMarket) -> pd.DataFrame:
@@ -294,16 +348,23 @@ def _named(refused: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
     return refused.reindex(columns=list(columns)).dropna()
 
 
-def _doubt(account_ids: Sequence[str], *, quarantine: pd.DataFrame, positions: Positions, market: DayMarket) -> Doubt:
-    refused = {
-        feed: _named(refused_rows(quarantine, feed=feed), ("account_id",))["account_id"] for feed in ACCOUNT_FEEDS
-    }
-    named = pd.Index(list(account_ids), dtype=object)
-    is_conservative = np.asarray(named.isin(pd.concat(list(refused.values()))))
+def _is_conservative(
+    account_ids: Sequence[str],
+    *,
+    quarantine: pd.DataFrame,
+    positions: Positions,
+    market: DayMarket,
+    collateral: pd.DataFrame,
+    index: pd.DataFrame,
+) -> BoolArray:
+    """Accounts with a row set aside, a position on a fallback price or collateral on a fallback index, shape (A,)."""
+    refused = [_named(refused_rows(quarantine, feed=feed), ("account_id",))["account_id"] for feed in ACCOUNT_FEEDS]
+    is_on_fallback = collateral["asset"].isin(_fallback_assets(index)) & (collateral["quantity"] != 0)
+    named = pd.concat([*refused, collateral.loc[is_on_fallback, "account_id"]])
+    is_conservative = np.asarray(pd.Index(list(account_ids), dtype=object).isin(named), dtype=bool)
     on_fallback = market.is_fallback_price[positions.instrument] & (positions.quantity_units != 0)
     is_conservative[positions.account[on_fallback]] = True
-    unreadable = refused["positions"].value_counts().reindex(named, fill_value=0)
-    return Doubt(is_conservative=is_conservative, unreadable_positions=np.asarray(unreadable, dtype=np.int64))
+    return is_conservative
 
 
 def _today(rulebook: Rulebook, *, day: _Day, valued: Frames) -> tuple[Requirement, RiskArrays | None]:
@@ -325,7 +386,7 @@ def _today(rulebook: Rulebook, *, day: _Day, valued: Frames) -> tuple[Requiremen
         figures=_figures(day.contracts, market.levels),
         arrays=arrays,
         account_ids=day.account_ids,
-        doubt=day.doubt,
+        is_conservative=day.is_conservative,
     )
     return result, arrays
 
@@ -395,7 +456,7 @@ def _requirement_changes(day: _Day, *, results: Results, own_rulebook: np.ndarra
             figures=_figures(previous_values, market.previous_levels),
             arrays=previous_arrays,
             account_ids=day.account_ids,
-            doubt=day.doubt,
+            is_conservative=day.is_conservative,
         )
         in_todays_market = requirement(
             rulebook,
@@ -405,7 +466,7 @@ def _requirement_changes(day: _Day, *, results: Results, own_rulebook: np.ndarra
             figures=_figures(day.contracts, market.levels),
             arrays=arrays,
             account_ids=day.account_ids,
-            doubt=day.doubt,
+            is_conservative=day.is_conservative,
         )
         is_own = own_rulebook == rulebook_id
         before[is_own] = in_previous_market.initial_units[is_own]

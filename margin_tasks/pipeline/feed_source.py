@@ -24,6 +24,21 @@ def without_secret(spec: str) -> str:
     return spec
 
 
+def without_address(spec: str) -> str:
+    """Return a spec that names no database address.
+
+    Raises:
+        MarginError: INVALID_REQUEST for ``sql:URL``. The address may hold a password, and it would be kept with the
+            run's parameters; other processes of the run would not know it either.
+    """
+    if spec.startswith("sql:") and not spec.startswith(_FROM_ENVIRONMENT):
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            "a database is named by the environment variable that holds its address: give sql:env:VARIABLE",
+        )
+    return spec
+
+
 @lru_cache(maxsize=4)
 def feed_source(spec: str) -> Source:
     """Return the source of a spec: ``sample``, ``files:DIR``, ``files:s3://...``, ``sql:URL`` or ``sql:env:NAME``.

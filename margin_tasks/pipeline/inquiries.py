@@ -142,7 +142,8 @@ def run_summary(opened: Lake, run_id: str) -> dict[str, Any]:
 
 STAGE_GROUPS = {
     "open": "lake", "await": "pull", "pull": "pull", "gate": "validation (GX)", "load": "lake", "build": "dbt",
-    "value": "compute", "margin": "compute", "reconcile": "lake", "call": "notices", "publish": "day report",
+    "value": "compute", "margin": "compute", "reconcile": "lake", "call": "notices",
+    "deliver": "notices", "publish": "day report",
     "seal": "lake",
 }  # fmt: skip
 """Which part of the work each stage belongs to, by the first word of its name."""

@@ -79,12 +79,18 @@ def checked_business_date(value: str | None) -> date:
         ) from None
 
 
-def cut_off_at(business_date: date, clock: str = EOD_CUT_OFF) -> datetime:
-    """Return the instant (naive UTC) at which the day's prices are taken; ``clock`` is HH:MM in UTC."""
+def session_cut_off(business_date: date, session: str, clock: str | None) -> datetime:
+    """Return the instant (naive UTC) at which the session's prices are taken.
+
+    ``clock`` is HH:MM in UTC. The end of day has a fixed one; an intraday session has to state its own.
+
+    Raises:
+        MarginError: INVALID_REQUEST when it is missing or not a time.
+    """
+    if clock is None and session != "EOD":
+        raise MarginError(FailureReason.INVALID_REQUEST, f"session {session} needs its cut-off: give HH:MM in UTC")
     try:
-        at = time.fromisoformat(clock)
+        at = time.fromisoformat(clock or EOD_CUT_OFF)
     except ValueError:
-        raise MarginError(
-            FailureReason.INVALID_REQUEST, f"cut-off {clock!r} is not a time: give HH:MM in UTC"
-        ) from None
+        raise MarginError(FailureReason.INVALID_REQUEST, f"cut-off {clock!r} is not a time: give HH:MM, UTC") from None
     return datetime.combine(business_date, at)

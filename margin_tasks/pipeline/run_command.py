@@ -18,7 +18,7 @@ from margin_tasks.contracts.failures import FailureReason, MarginError, exit_cod
 from margin_tasks.pipeline import airflow_runtime
 from margin_tasks.pipeline.feed_source import feed_source, without_secret
 from margin_tasks.pipeline.progress import progress_to, say
-from margin_tasks.pipeline.run import checked_business_date, checked_session
+from margin_tasks.pipeline.run import checked_business_date, checked_session, session_cut_off
 from margin_tasks.pipeline.settings import Settings
 
 
@@ -39,7 +39,13 @@ class RunOutcome:
 
 
 def run_day(
-    here: Settings, *, business_date: str, session: str, source: str, cut_off: str, feed_wait_seconds: float | None
+    here: Settings,
+    *,
+    business_date: str,
+    session: str,
+    source: str,
+    cut_off: str | None,
+    feed_wait_seconds: float | None,
 ) -> RunOutcome:
     """Run one clearing day through Airflow and return how it ended.
 
@@ -58,14 +64,15 @@ def run_day(
     }
     feed_source(conf["source"])  # a source that does not exist is refused before Airflow is started for it
     folder = here.home / "runs" / day.isoformat() / session / run_id
-    os.environ.update(airflow_runtime.airflow_environment(here))
+    session_cut_off(day, session, cut_off)
+    os.environ.update(airflow_runtime.airflow_environment(here, airflow_runtime.COMMAND_LINE_METADATA))
     log_file = here.home / "airflow" / "logs" / f"run-{run_id}.log"
     with airflow_runtime.noise_to(log_file) as person, progress_to(person):
         say(f"clearing day {day} {session} under {here.home}", waiting_for="another run to end")
         with _turn(here, run_id, day):
             started = time.perf_counter()
             say("starting Airflow", waiting_for="Airflow is starting")
-            airflow_runtime.prepare_metadata(here)
+            airflow_runtime.prepare_metadata(here, airflow_runtime.COMMAND_LINE_METADATA)
             state = airflow_runtime.run_dag(conf)
             failure = None if state == "success" else _failure_of(folder, log_file)
             elapsed_seconds = time.perf_counter() - started

@@ -8,10 +8,11 @@ own rows.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,36 @@ import pyarrow as pa
 
 from margin_tasks.audit.content import content_hash, published_tables
 from margin_tasks.audit.identity import code_commit, lock_hash, new_run_id
-from margin_tasks.contracts.failures import EXIT_REFUSED_INPUT, FailureReason, MarginError
-from margin_tasks.contracts.frames import from_arrow, to_arrow
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.frames import empty_frame, from_arrow, to_arrow
 from margin_tasks.contracts.tables import AUDIT, FEEDS, RISK, VALIDATION
-from margin_tasks.pipeline.feed_source import feed_source, without_secret
+from margin_tasks.pipeline.feed_source import feed_source, without_address
+from margin_tasks.pipeline.inquiries import list_runs
 from margin_tasks.pipeline.lake_access import lake, lake_settings
 from margin_tasks.pipeline.parameters import parameter_set_id, rulebook_ids
 from margin_tasks.pipeline.progress import say
-from margin_tasks.pipeline.run import Run, checked_business_date, checked_session, cut_off_at
+from margin_tasks.pipeline.run import Run, checked_business_date, checked_session, session_cut_off
+from margin_tasks.pipeline.run_record import (
+    COMMAND_LINE,
+    FAILURE,
+    FOUND,
+    SCHEDULER,
+    append_event,
+    end_runs_left_behind,
+    end_without_figures,
+    now,
+    quarantined_rows,
+    require_running,
+    status_of,
+)
 from margin_tasks.pipeline.settings import PROJECT_ROOT, Settings, settings
-from margin_tasks.pipeline.workspace import FileReference, Workspace
+from margin_tasks.pipeline.workspace import FileReference, Workspace, whole_file
 from margin_tasks.warehouse.lake import Lake
 
 Reference = dict[str, Any]
 
-FOUND = "gated/found"
-VALUED_TABLES = ("valuations", "scenarios", "risk_arrays")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
+DELIVERED = "delivered"
+VALUED_TABLES = ("valuations", "scenarios", "risk_arrays", "collateral_terms")
 
 
 def _workspace(run: Run) -> Workspace:
@@ -52,11 +63,11 @@ def _kept_failure(run: Run, name: str) -> Iterator[None]:
     workspace = _workspace(run)
     try:
         yield
-        kept = workspace.read_json("failure")
+        kept = workspace.read_json(FAILURE)
         if kept is not None and kept["stage"] == name:
-            workspace.remove_json("failure")
+            workspace.remove_json(FAILURE)
     except MarginError as error:
-        workspace.write_json("failure", {"stage": name, "reason": error.reason, "message": error.message})
+        workspace.write_json(FAILURE, {"stage": name, "reason": error.reason, "message": error.message})
         raise
 
 
@@ -69,7 +80,7 @@ def _stage(run: Run, name: str, *, waiting_for: str) -> Iterator[None]:
     with _kept_failure(run, name):
         yield
     elapsed = time.perf_counter() - started
-    record = {"stage": name, "elapsed_seconds": elapsed, "recorded_at": _now().isoformat()}
+    record = {"stage": name, "elapsed_seconds": elapsed, "recorded_at": now().isoformat()}
     workspace.write_json(f"stages/{name}", record)
 
 
@@ -95,105 +106,43 @@ def open_run(
     business_date: str | None,
     session: str,
     source: str | None,
-    cut_off: str,
+    cut_off: str | None,
     feed_wait_seconds: float | None,
     run_id: str | None = None,
 ) -> Reference:
     """Give the run its identity and record that it has begun; without a source, the installation's own is pulled.
 
-    Runs that were left behind by a killed process are marked abandoned, and what they had put into the lake is
-    taken back; their audit record stays.
+    Runs that a killed command line left behind are ended, and what they had put into the lake is taken back; their
+    audit record stays.
 
     Raises:
         MarginError: WRONG_BUSINESS_DATE, INVALID_REQUEST, UNKNOWN_SOURCE.
     """
     here = settings()
     day = checked_business_date(business_date)
-    spec = without_secret(source or here.source)
+    spec = without_address(source or here.source)
     run = Run(
         run_id=run_id or new_run_id(),
         business_date=day,
         session=checked_session(session),
         source=spec,
         source_shown=feed_source(spec).spec,
-        cut_off_at=cut_off_at(day, cut_off),
-        as_known_at=_now(),
+        cut_off_at=session_cut_off(day, session, cut_off),
+        as_known_at=now(),
         code_commit=code_commit(PROJECT_ROOT),
         lock_hash=lock_hash(PROJECT_ROOT),
         parameter_set_id=parameter_set_id(day),
         feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
         # The command line gives its runs their identity; a run of the scheduler gives itself one.
-        runner="scheduler" if run_id is None else "command line",
+        runner=SCHEDULER if run_id is None else COMMAND_LINE,
     )
     with _stage(run, "open", waiting_for="opening the run"):
         say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")
         _workspace(run).write_json("run", run.reference())
         with lake(here, holder=f"run {run.run_id}: open") as opened:
-            for left_behind in _left_behind(opened, run):
-                opened.discard(left_behind)
-                _append_event(
-                    opened,
-                    left_behind,
-                    "abandoned",
-                    reason=FailureReason.INTERRUPTED,
-                    message="its process ended before the run did; run the day again",
-                )
-                say(f"run {left_behind.run_id} was interrupted: marked abandoned, its figures are taken back")
-            _append_event(opened, run, "running")
+            end_runs_left_behind(opened, run, here.home)
+            append_event(opened, run, "running")
     return run.reference()
-
-
-def _left_behind(opened: Lake, run: Run) -> list[Run]:
-    """Return runs of the same runner that began and never ended.
-
-    The command line has one run at a time on its way in a home, and so has the scheduler: those are dead.
-    """
-    begun = opened.query("select run_id from audit.runs where status = 'running' and run_id <> ?", [run.run_id])
-    found = [
-        Run.model_validate_json(path.read_text(encoding="utf-8"))
-        for run_id in begun["run_id"].to_pylist()
-        for path in (settings().home / "runs").glob(f"*/*/{run_id}/run.json")
-    ]
-    return [other for other in found if other.runner == run.runner]
-
-
-def _append_event(
-    opened: Lake,
-    run: Run,
-    status: str,
-    *,
-    reason: FailureReason | str | None = None,
-    message: str | None = None,
-    content: str | None = None,
-    accounts: int | None = None,
-    calls: int | None = None,
-    quarantined_rows: int | None = None,
-) -> None:
-    event = {
-        "run_id": run.run_id,
-        "business_date": run.business_date,
-        "session": run.session,
-        "status": status,
-        "recorded_at": _now(),
-        "failure_reason": None if reason is None else str(reason),
-        "message": message,
-        "source_spec": run.source_shown,
-        "code_commit": run.code_commit,
-        "lock_hash": run.lock_hash,
-        "parameter_set_id": run.parameter_set_id,
-        "content_hash": content,
-        "account_count": accounts,
-        "call_count": calls,
-        "quarantined_rows": quarantined_rows,
-    }
-    frame = pd.DataFrame([event])
-    frame["recorded_at"] = frame["recorded_at"].astype("datetime64[us]")
-    opened.append(
-        run,
-        schema="audit",
-        tables={"run_events": to_arrow(frame, AUDIT["run_events"])},
-        message=f"run {run.run_id} is {status}",
-    )
 
 
 # --- pulling and gating ----------------------------------------------------------------------------------------------
@@ -207,10 +156,10 @@ def feeds_are_complete(reference: Reference) -> bool:
     """
     run = Run.of(reference)
     with _kept_failure(run, "await feeds"):
-        missing = feed_source(run.source).missing(run.business_date, run.session)
+        missing = _missing_feeds(run)
         if not missing:
             return True
-        waited = (_now() - run.as_known_at).total_seconds()
+        waited = (now() - run.as_known_at).total_seconds()
         reasons = "; ".join(f"{feed}: {why}" for feed, why in sorted(missing.items()))
         if waited < run.feed_wait_seconds:
             say(
@@ -224,6 +173,16 @@ def feeds_are_complete(reference: Reference) -> bool:
         )
 
 
+def _missing_feeds(run: Run) -> dict[str, str]:
+    """Return what is not complete yet; a source that is out of reach may be back at the next look."""
+    try:
+        return feed_source(run.source).missing(run.business_date, run.session)
+    except MarginError as error:
+        if error.reason != FailureReason.SOURCE_UNREACHABLE:
+            raise
+        return {"all feeds": error.message}
+
+
 def pull_feed(reference: Reference, feed: str) -> Reference:
     """Pull one feed and keep it as delivered: all text, with hash, rows, source and time."""
     run = Run.of(reference)
@@ -231,7 +190,10 @@ def pull_feed(reference: Reference, feed: str) -> Reference:
     with _stage(run, f"pull {feed}", waiting_for=f"pulling {feed}"):
         delivery = feed_source(run.source).pull(feed, business_date=run.business_date, session=run.session)
         written = workspace.write_table(f"raw/{feed}", pa.Table.from_pandas(delivery.frame, preserve_index=False))
-        return {**delivery.provenance(), "file": written.model_dump(), "pulled_at": _now().isoformat()}
+        provenance = delivery.provenance()
+        workspace.write_json(f"raw/{feed}", provenance)
+        stated = {name: provenance[name] for name in ("feed", "location", "sha256", "row_count")}
+        return {**stated, "file": written.model_dump(), "pulled_at": now().isoformat()}
 
 
 def gate_feeds(reference: Reference, deliveries: Sequence[Reference]) -> Reference:
@@ -249,7 +211,8 @@ def gate_feeds(reference: Reference, deliveries: Sequence[Reference]) -> Referen
     with _stage(run, "gate", waiting_for="checking the feeds against their contracts"):
         pulled = {
             delivery["feed"]: FeedDelivery.of_provenance(
-                delivery, workspace.read_table(FileReference.model_validate(delivery["file"])).to_pandas()
+                workspace.read_json(f"raw/{delivery['feed']}"),
+                workspace.read_table(FileReference.model_validate(delivery["file"])).to_pandas(),
             )
             for delivery in deliveries
         }
@@ -259,11 +222,14 @@ def gate_feeds(reference: Reference, deliveries: Sequence[Reference]) -> Referen
             cutoff_at=run.cut_off_at,
             rulebook_ids=rulebook_ids(run.business_date),
         )
+        findings = result.findings
+        if result.is_accepted:
+            findings = pd.concat([findings, _breaks_with_the_day_before(run, result.frames)], ignore_index=True)
         found = {
-            "findings": to_arrow(result.findings, VALIDATION["findings"]),
+            "findings": to_arrow(findings, VALIDATION["findings"]),
             "quarantine": to_arrow(result.quarantine, VALIDATION["quarantine"]),
         }
-        say(f"  {len(result.findings)} findings, {len(result.quarantine)} rows in quarantine")
+        say(f"  {len(findings)} findings, {len(result.quarantine)} rows in quarantine")
         written = {name: workspace.write_table(f"gated/{name}", table) for name, table in found.items()}
         workspace.write_json(FOUND, _references(written))
         if not result.is_accepted:
@@ -271,6 +237,31 @@ def gate_feeds(reference: Reference, deliveries: Sequence[Reference]) -> Referen
         for feed, frame in result.frames.items():
             written[feed] = workspace.write_table(f"gated/{feed}", to_arrow(frame, FEEDS[feed]))
         return _references(written)
+
+
+def _breaks_with_the_day_before(run: Run, feeds: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return what does not carry on from the figures published for the day before, if there are any."""
+    from margin_tasks.validation.continuity import check_continuity
+
+    before = run.business_date - timedelta(days=1)
+    with lake(settings(), holder=f"run {run.run_id}: the day before") as opened:
+        standing = [
+            other["run_id"]
+            for other in list_runs(opened)
+            if (other["business_date"], other["session"]) == (before, "EOD")
+            and other["status"] == "published"
+            and other["superseded_by"] is None
+        ]
+        positions, prices = (
+            opened.query(f"select {columns} from {table} where run_id = ?", [standing[0] if standing else None])  # noqa: S608
+            for columns, table in (
+                ("account_id, instrument_id, quantity", "risk.position_values"),
+                ("instrument_id, mark_price", "risk.valuations"),
+            )
+        )
+    if not standing:
+        return empty_frame(VALIDATION["findings"])
+    return check_continuity(feeds, previous_positions=positions.to_pandas(), previous_prices=prices.to_pandas())
 
 
 # --- the lake --------------------------------------------------------------------------------------------------------
@@ -284,6 +275,7 @@ def load_inputs(reference: Reference, gated: Reference, deliveries: Sequence[Ref
         inputs = _inputs(run, deliveries)
         tables = _read_tables(workspace, gated, (*FEEDS, *VALIDATION))
         with lake(settings(), holder=f"run {run.run_id}: load inputs") as opened:
+            require_running(opened, run)
             opened.commit(run, schema="raw", tables=tables, message=f"feeds of run {run.run_id}")
             opened.append(
                 run,
@@ -332,11 +324,9 @@ def value_instruments(reference: Reference, gated: Reference) -> Reference:
         )
 
 
-def partition_accounts(reference: Reference, gated: Reference) -> list[Reference]:
+def partition_accounts(gated: Reference) -> list[Reference]:
     """Divide the accounts into parts of equal size; each part becomes a task."""
-    run = Run.of(reference)
     parts = min(settings().account_partitions, max(1, int(gated["accounts"]["row_count"])))
-    _workspace(run)
     return [{"number": number, "of": parts} for number in range(parts)]
 
 
@@ -379,6 +369,7 @@ def load_figures(reference: Reference, valued: Reference, margined: Sequence[Ref
             whole = pa.concat_tables(parts)
             tables[name] = whole.sort_by([(column, "ascending") for column in RISK[name].key])
         with lake(settings(), holder=f"run {run.run_id}: load figures") as opened:
+            require_running(opened, run)
             opened.commit(run, schema="risk", tables=tables, message=f"figures of run {run.run_id}")
         return _references({name: workspace.write_table(f"figures/{name}", table) for name, table in tables.items()})
 
@@ -426,7 +417,7 @@ def _report_context(run: Run) -> Any:
 
 
 def issue_notices(reference: Reference, gated: Reference, figures: Reference) -> Reference:
-    """Write a notice for every margin call: HTML, PDF and CSV, and the letter in the outbox."""
+    """Write a notice for every margin call into the workspace: HTML, PDF, CSV and the letter that carries them."""
     from margin_tasks.reporting.notices import render_notices
     from margin_tasks.reporting.writer import write_notices
 
@@ -434,9 +425,10 @@ def issue_notices(reference: Reference, gated: Reference, figures: Reference) ->
     workspace = _workspace(run)
     with _stage(run, "call", waiting_for="writing margin notices"):
         notices = render_notices(context=_report_context(run), tables=_report_tables(workspace, gated, figures))
-        written = write_notices(outbox_folder(settings(), run), notices)
+        written = write_notices(workspace.notices, notices)
         say(f"  {len(notices)} margin calls")
-        return {"files": [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]}
+        outbox = outbox_folder(settings(), run).relative_to(settings().home)
+        return {"files": [[str(outbox / path.name), sha256] for path, sha256 in written]}
 
 
 def publish_reports(
@@ -461,14 +453,21 @@ def publish_reports(
         return {"files": [*notices["files"], *reports]}
 
 
-def seal(reference: Reference, deliveries: Sequence[Reference], published: Reference) -> None:
-    """Hash what was published, write the manifest, and let the run supersede the one before."""
+def seal(reference: Reference, gated: Reference, deliveries: Sequence[Reference], published: Reference) -> None:
+    """Hash what was published, write the manifest, and let the run supersede the one before.
+
+    Raises:
+        MarginError: INTERRUPTED when the run has ended meanwhile; CONTRACT_BROKEN when an account has no figures.
+    """
     run = Run.of(reference)
     workspace = _workspace(run)
     with (
         _stage(run, "seal", waiting_for="sealing the run"),
         lake(settings(), holder=f"run {run.run_id}: seal") as opened,
     ):
+        if status_of(opened, run) == "published":
+            return  # the try before this one was cut off after its last write
+        require_running(opened, run)
         outputs = published_tables(
             {
                 f"{schema}.{name}": opened.query(
@@ -480,6 +479,11 @@ def seal(reference: Reference, deliveries: Sequence[Reference], published: Refer
         )
         content = content_hash(outputs)
         rows = {output.table_name: output.row_count for output in outputs}
+        accounts, margined = gated["accounts"]["row_count"], rows["risk.account_margin"]
+        if accounts != margined:
+            raise MarginError(
+                FailureReason.CONTRACT_BROKEN, f"{accounts} accounts were delivered and {margined} margined; report it"
+            )
         stages = pd.DataFrame(workspace.stages())
         stages.insert(0, "run_id", run.run_id)
         stages["recorded_at"] = pd.to_datetime(stages["recorded_at"]).astype("datetime64[us]")
@@ -496,15 +500,6 @@ def seal(reference: Reference, deliveries: Sequence[Reference], published: Refer
             },
             message=f"outputs of run {run.run_id}",
         )
-        _append_event(
-            opened,
-            run,
-            "published",
-            content=content,
-            accounts=rows["risk.account_margin"],
-            calls=rows["risk.margin_calls"],
-            quarantined_rows=_quarantined_rows(workspace),
-        )
         manifest = {
             **run.reference(),
             "status": "published",
@@ -514,7 +509,17 @@ def seal(reference: Reference, deliveries: Sequence[Reference], published: Refer
             "outputs": output_frame.drop(columns="run_id").to_dict("records"),
             "documents": published["files"],
         }
+        # The manifest comes first: a published run always has one.
         path = workspace.write_json("manifest", manifest)
+        append_event(
+            opened,
+            run,
+            "published",
+            content=content,
+            accounts=margined,
+            calls=rows["risk.margin_calls"],
+            quarantined_rows=quarantined_rows(workspace),
+        )
         say(f"published {content[:12]}, manifest {path.relative_to(settings().home)}")
 
 
@@ -523,42 +528,43 @@ def _published_content(opened: Lake) -> list[tuple[str, str]]:
     return [*(("risk", name) for name in sorted(RISK)), *(("marts", name) for name in opened.table_names("marts"))]
 
 
-def _quarantined_rows(workspace: Workspace) -> int | None:
-    found = workspace.read_json(FOUND)
-    return None if found is None else int(found["quarantine"]["row_count"])
+def deliver_notices(reference: Reference) -> None:
+    """Put the notices of the published run into the outbox, each letter after the files that it names.
+
+    Nothing can be sent before the run is published, and nothing of a run that failed.
+    """
+    run = Run.of(reference)
+    workspace = _workspace(run)
+    with _stage(run, "deliver", waiting_for="filling the outbox"):
+        outbox = outbox_folder(settings(), run)
+        outbox.mkdir(parents=True, exist_ok=True)
+        notices = sorted(workspace.notices.glob("*"), key=lambda path: (path.suffix == ".eml", path.name))
+        for path in notices:
+            with whole_file(outbox / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+        workspace.write_json(DELIVERED, {"files": len(notices)})
 
 
-def record_failure(reference: Reference | None) -> None:
-    """Record why the run ended, take back what it had put into the lake, and fail with the same reason.
+def end_run(reference: Reference | None) -> None:
+    """Close the run: nothing to do when it was published, else record why not and fail with the same reason.
 
     Raises:
-        MarginError: always, with the reason of the stage that failed, or INTERNAL when it left none.
+        MarginError: the reason of the stage that failed, or INTERNAL when it left none.
     """
     if reference is None:
         raise MarginError(FailureReason.INTERNAL, "the run could not be opened; the log of the task open_run says why")
     run = Run.of(reference)
     workspace = _workspace(run)
-    failure = workspace.read_json("failure") or {
-        "reason": FailureReason.INTERNAL,
-        "message": "a task failed without a named reason; its log in Airflow holds the trace",
-    }
-    error = MarginError(FailureReason(failure["reason"]), failure["message"])
-    found = workspace.read_json(FOUND) or {}
-    with lake(settings(), holder=f"run {run.run_id}: failure") as opened:
-        opened.discard(run)
-        tables = _read_tables(workspace, found, list(found))
-        if tables:
-            opened.commit(run, schema="raw", tables=tables, message=f"findings of run {run.run_id}")
-        status = "refused" if error.exit_code == EXIT_REFUSED_INPUT else "failed"
-        _append_event(
-            opened,
-            run,
-            status,
-            reason=error.reason,
-            message=error.message,
-            quarantined_rows=_quarantined_rows(workspace),
-        )
-    raise error
+    unnamed = MarginError(
+        FailureReason.INTERNAL, "a task failed without a named reason; its log in Airflow holds the trace"
+    )
+    with lake(settings(), holder=f"run {run.run_id}: end") as opened:
+        status = status_of(opened, run)
+        if status == "running":
+            raise end_without_figures(opened, run, workspace, otherwise=unnamed)
+    if status != "published" or workspace.read_json(DELIVERED) is None:
+        kept = workspace.read_json(FAILURE)
+        raise unnamed if kept is None else MarginError(FailureReason(kept["reason"]), kept["message"])
 
 
 # --- places ----------------------------------------------------------------------------------------------------------

@@ -27,13 +27,13 @@ def serve_airflow(here: Settings, *, port: int) -> int:
     """
     os.environ["AIRFLOW__API__PORT"] = str(port)
     os.environ["AIRFLOW__API__BASE_URL"] = f"http://127.0.0.1:{port}"
-    os.environ.update(airflow_runtime.airflow_environment(here))
+    os.environ.update(airflow_runtime.airflow_environment(here, airflow_runtime.SERVED_METADATA))
     passwords = airflow_runtime.write_passwords(here)
     log_file = here.home / "airflow" / "logs" / "standalone.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
     click.echo(f"starting Airflow on http://127.0.0.1:{port} (about a minute); its log: {log_file}")
     with airflow_runtime.noise_to(log_file):
-        airflow_runtime.prepare_metadata(here)
+        airflow_runtime.prepare_metadata(here, airflow_runtime.SERVED_METADATA)
     programs = Path(sys.executable).parent
     # Airflow starts its components by name, whether or not the environment was activated.
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"}
@@ -44,6 +44,8 @@ def serve_airflow(here: Settings, *, port: int) -> int:
             stdout=log, stderr=log, start_new_session=True,
             env=environment,
         )  # fmt: skip
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     try:
         if not _answers(port, airflow):
             click.echo(f"Airflow did not come up; the log says why: {log_file}", err=True)

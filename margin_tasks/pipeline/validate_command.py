@@ -9,12 +9,12 @@ import pandas as pd
 from margin_tasks.pipeline.feed_source import feed_source, without_secret
 from margin_tasks.pipeline.parameters import rulebook_ids
 from margin_tasks.pipeline.progress import say
-from margin_tasks.pipeline.run import checked_business_date, checked_session, cut_off_at
+from margin_tasks.pipeline.run import checked_business_date, checked_session, session_cut_off
 from margin_tasks.sources.delivery import pull_feeds
 from margin_tasks.validation import gate
 
 
-def validate_feeds(*, business_date: str, session: str, source: str, cut_off: str) -> dict[str, Any]:
+def validate_feeds(*, business_date: str, session: str, source: str, cut_off: str | None) -> dict[str, Any]:
     """Return the verdict on a delivery: ``accepted``, ``quarantined_rows``, ``feeds[]`` and ``findings[]``.
 
     A feed that cannot be pulled is a finding like any other; the feeds that can be are checked all the same.
@@ -34,7 +34,7 @@ def validate_feeds(*, business_date: str, session: str, source: str, cut_off: st
     result = gate(
         pulled.deliveries,
         business_date=day,
-        cutoff_at=cut_off_at(day, cut_off),
+        cutoff_at=session_cut_off(day, session, cut_off),
         failures=pulled.failures,
         rulebook_ids=rulebook_ids(day),
     )

@@ -7,6 +7,7 @@
     gated/<table>.parquet     typed feeds, findings, quarantine
     risk/<table>/<part>.parquet
     stages/<stage>.json       what each stage took
+    notices/                  copied to the outbox once the run is published
 ```
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,9 +44,14 @@ class FileReference(BaseModel):
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``, and move it into place only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    temporary = Path(name)
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -55,6 +62,7 @@ class Workspace:
 
     def __init__(self, home: Path, run: Run) -> None:
         self.folder = home / "runs" / run.business_date.isoformat() / run.session / run.run_id
+        self.notices = self.folder / "notices"
 
     def write_table(self, name: str, table: pa.Table) -> FileReference:
         """Write ``<name>.parquet`` whole and return its reference."""

@@ -121,7 +121,10 @@ def value_contracts(instruments: Instruments, levels: MarketLevels) -> ContractV
 
 
 def model_price(instruments: Instruments, levels: MarketLevels) -> FloatArray:
-    """Mark that the model gives, in the quote currency, shape (I,): Black-76 for options, the forward for the rest."""
+    """Mark that the model gives, in the quote currency, shape (I,): Black-76 for options, the forward for the rest.
+
+    The forward is in USD: a linear future, perpetual or spot is quoted in its settlement currency.
+    """
     option = black76_price(
         forward=levels.forward_price,
         strike=instruments.strike,
@@ -130,7 +133,8 @@ def model_price(instruments: Instruments, levels: MarketLevels) -> FloatArray:
         is_call=instruments.is_call,
     )
     in_coin = np.where(instruments.is_inverse, option / levels.forward_price, option)
-    return np.where(instruments.is_option, in_coin, levels.forward_price)
+    quoted = np.where(instruments.is_inverse, levels.forward_price, levels.forward_price / levels.settlement_price)
+    return np.where(instruments.is_option, in_coin, quoted)
 
 
 def scenario_pnl(

@@ -89,8 +89,10 @@ def positions_from_frames(
     Args:
         positions: typed feed; rows of other accounts are left out.
         trades: typed feed; a position without a row was closed in the day.
-        unknown: ``account_id, instrument_id`` of positions that could not be read: what was traded says nothing about
-            what was carried there, so their trades are left out and the account is margined conservatively.
+        unknown: ``account_id, instrument_id`` of position rows that were set aside. Where ``positions`` has a row all
+            the same (the gate takes it from the other side of the book), that row counts and settles like any other.
+            Elsewhere what was traded says nothing about what was carried, so the trades are left out. Either way the
+            account is margined conservatively.
         account_ids: accounts to join, sorted.
         instruments: columns that hold every instrument of both feeds.
     """
@@ -106,7 +108,8 @@ def positions_from_frames(
     held = positions.assign(key=keys(positions))
     held = held[held["key"] >= 0]
     done = trades.assign(key=keys(trades))
-    done = done[(done["key"] >= 0) & ~done["key"].isin(keys(unknown))].sort_values(["key", "trade_id"])
+    without_row = np.setdiff1d(keys(unknown), held["key"])
+    done = done[(done["key"] >= 0) & ~done["key"].isin(without_row)].sort_values(["key", "trade_id"])
 
     key = np.union1d(held["key"], done["key"]).astype(np.int64)
     quantity = np.zeros(len(key), dtype=np.int64)

@@ -28,18 +28,6 @@ WHOLE_ACCOUNT = "account"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Doubt:
-    """What is known not to be known about accounts: arrays of shape (A,).
-
-    ``is_conservative``: margined by the rulebook's conservative treatment. ``unreadable_positions``: position rows that
-    were set aside.
-    """
-
-    is_conservative: BoolArray
-    unreadable_positions: IntArray
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Requirement:
     """Requirement of accounts under one rulebook, USD in units of 1e-8.
 
@@ -66,7 +54,7 @@ def requirement(
     figures: ContractFigures,
     arrays: RiskArrays | None,
     account_ids: Sequence[str],
-    doubt: Doubt,
+    is_conservative: BoolArray,
 ) -> Requirement:
     """Compute what accounts must post under a rulebook.
 
@@ -77,8 +65,8 @@ def requirement(
         instruments: columns of shape (I,).
         figures: per-contract figures of shape (I,).
         arrays: risk arrays of the rulebook; None for a rulebook without scenarios.
-        account_ids: the accounts; one without positions owes nothing, unless it is in doubt.
-        doubt: which accounts are margined conservatively.
+        account_ids: the accounts; one without positions owes nothing.
+        is_conservative: which accounts are margined by the rulebook's conservative treatment, shape (A,).
 
     Raises:
         MarginError: FIGURE_NOT_FINITE, naming the account, when an amount cannot be held.
@@ -98,8 +86,8 @@ def requirement(
     accounts = len(account_ids)
     initial = _by_account(total_initial(charges, sets=exposure.sets), exposure=exposure, accounts=accounts)
     maintenance = _by_account(total_maintenance(charges, sets=exposure.sets), exposure=exposure, accounts=accounts)
-    add_on_initial = _add_on(initial, rulebook=rulebook, doubt=doubt)
-    add_on_maintenance = _add_on(maintenance, rulebook=rulebook, doubt=doubt)
+    add_on_initial = _add_on(initial, rulebook=rulebook, is_conservative=is_conservative)
+    add_on_maintenance = _add_on(maintenance, rulebook=rulebook, is_conservative=is_conservative)
     return Requirement(
         rulebook=rulebook,
         scenario_ids=scenario_ids,
@@ -192,7 +180,7 @@ def components_frame(result: Requirement, *, account_ids: Sequence[str]) -> pd.D
     return components
 
 
-def requirements_frame(result: Requirement, *, account_ids: Sequence[str], doubt: Doubt) -> pd.DataFrame:
+def requirements_frame(result: Requirement, *, account_ids: Sequence[str], is_conservative: BoolArray) -> pd.DataFrame:
     """Columns of ``RISK.requirements`` for one rulebook: one row for every account, also where nothing is owed."""
     return pd.DataFrame(
         {
@@ -201,7 +189,7 @@ def requirements_frame(result: Requirement, *, account_ids: Sequence[str], doubt
             "initial_margin": decimals_from_units(result.initial_units),
             "maintenance_margin": decimals_from_units(result.maintenance_units),
             "currency": result.rulebook.currency,
-            "is_conservative": doubt.is_conservative,
+            "is_conservative": is_conservative,
         }
     )
 
@@ -255,11 +243,9 @@ def _by_account(units: IntArray, *, exposure: Exposure, accounts: int) -> IntArr
     return sum_units(units, group=exposure.set_account, groups=accounts, what="requirement")
 
 
-def _add_on(units: IntArray, *, rulebook: Rulebook, doubt: Doubt) -> IntArray:
-    treatment = rulebook.conservative
-    share = floats_from_units(units) * (treatment.multiplier - 1.0)
-    stated = doubt.unreadable_positions * treatment.unreadable_position_usd
-    return to_units(np.where(doubt.is_conservative, share + stated, 0.0), what=CONSERVATIVE_ADD_ON)
+def _add_on(units: IntArray, *, rulebook: Rulebook, is_conservative: BoolArray) -> IntArray:
+    share = floats_from_units(units) * (rulebook.conservative.multiplier - 1.0)
+    return to_units(np.where(is_conservative, share, 0.0), what=CONSERVATIVE_ADD_ON)
 
 
 def _names(account_ids: Sequence[str]) -> TextArray:

@@ -16,16 +16,15 @@ Netting = Literal["underlying", "instrument"]
 
 
 class ConservativeTreatment(BaseModel):
-    """What stands in for figures that could not be computed.
+    """What stands in for what is not known: the requirement of a flagged account is multiplied by ``multiplier``.
 
-    The requirement of a flagged account is multiplied by ``multiplier``; every position row that could not be read
-    adds ``unreadable_position_usd``, so that an account whose only position was refused does not owe nothing.
+    It is no bound on a position of unknown size. There is none: the gate takes a position that it cannot read from the
+    other side of the book, and refuses the run where that does not settle it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     multiplier: Annotated[float, Field(ge=1.0)]
-    unreadable_position_usd: Annotated[float, Field(ge=0.0)]
 
 
 class Rulebook(BaseModel):

@@ -10,7 +10,7 @@ import pandas as pd
 from margin_tasks.contracts.fields import Kind
 from margin_tasks.contracts.frames import TEXT_FORM_NAMES, parse_text, typed_series
 from margin_tasks.contracts.generate import rule_text
-from margin_tasks.contracts.rules import FEEDS_WITHOUT_CONFLICTS
+from margin_tasks.contracts.rules import EMPTY_FEEDS_REPORTED, FEEDS_WITHOUT_CONFLICTS
 from margin_tasks.contracts.tables import FEEDS, FEEDS_THAT_MAY_BE_EMPTY, Table
 from margin_tasks.validation.expectations import (
     broken_expectations,
@@ -42,6 +42,13 @@ def check_feed(feed: DeliveredFeed, ledger: Ledger, *, business_date: date) -> N
         )
         feed.is_usable = False
         return
+    if len(feed.texts) == 0 and feed.name in EMPTY_FEEDS_REPORTED:
+        ledger.record_feed(
+            feed.name,
+            "feed_empty_reported",
+            f"{feed.delivery.location} has no row, {EMPTY_FEEDS_REPORTED[feed.name]}; check with the sender",
+            file=feed.delivery.location,
+        )
     repeated = _check_cells(feed, table, ledger)
     _type_cells(feed, table, ledger)
     _check_ranges(feed, table, ledger)

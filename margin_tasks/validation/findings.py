@@ -34,13 +34,12 @@ def _shown(value: object) -> str | None:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
-def _account_of(cells: Sequence[str], header: Sequence[str]) -> dict[str, str]:
-    """The account that a misshapen line is about, when the cell in its place can be one: it is to be flagged."""
-    position = header.index(_ACCOUNT) if _ACCOUNT in header else len(cells)
-    pattern = FIELDS[_ACCOUNT].pattern or ""
-    if position < len(cells) and re.fullmatch(pattern, cells[position]):
-        return {_ACCOUNT: cells[position]}
-    return {}
+def cell_in_place(problem: DeliveryProblem, header: Sequence[str], name: str) -> str | None:
+    """The cell of a misshapen line that stands where a field should, when it can be one; None otherwise."""
+    position = header.index(name) if name in header else len(problem.cells)
+    if position < len(problem.cells) and re.fullmatch(FIELDS[name].pattern or "", problem.cells[position]):
+        return problem.cells[position]
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class DeliveredFeed:
         files: file of each row.
         is_set_aside: rows that a rule has put into quarantine.
         typed: typed values of all rows once they could be read; only rows that are not set aside are meaningful.
+        implied: typed rows that no one delivered in a usable form and that the other rows determine.
         is_usable: the feed as a whole was not refused, so that other feeds may be checked against it.
     """
 
@@ -74,6 +74,7 @@ class DeliveredFeed:
     files: npt.NDArray[np.object_] = field(init=False)
     is_set_aside: Mask = field(init=False)
     typed: pd.DataFrame = field(init=False)
+    implied: pd.DataFrame = field(init=False)
     is_usable: bool = True
 
     def __post_init__(self) -> None:
@@ -88,6 +89,7 @@ class DeliveredFeed:
         )
         self.is_set_aside = np.zeros(len(frame), dtype=bool)
         self.typed = pd.DataFrame(index=frame.index)
+        self.implied = pd.DataFrame()
 
     @property
     def name(self) -> str:
@@ -98,6 +100,11 @@ class DeliveredFeed:
     def accepted(self) -> pd.DataFrame:
         """Typed rows that are not set aside, with the index of the delivered rows."""
         return self.typed[~self.is_set_aside]
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """Typed rows that figures are computed from: the accepted and the implied ones."""
+        return pd.concat([self.accepted, self.implied], ignore_index=True) if len(self.implied) else self.accepted
 
     def column_texts(self, name: str) -> npt.NDArray[np.object_]:
         """Delivered texts of one column, shape (rows,)."""
@@ -175,7 +182,11 @@ class Ledger:
             ",".join(problem.cells),
             problem.message,
         )
-        row = {"_cells": list(problem.cells), **_account_of(problem.cells, list(feed.texts.columns))}
+        row: dict[str, object] = {"_cells": list(problem.cells)}
+        # The account is to be flagged.
+        account = cell_in_place(problem, list(feed.texts.columns), _ACCOUNT)
+        if account is not None:
+            row[_ACCOUNT] = account
         self._quarantine.append((finding, json.dumps(row, ensure_ascii=False)))
 
     def first_failure(self) -> MarginError | None:
@@ -186,6 +197,11 @@ class Ledger:
         (reason, first), others = refusals[0], len(refusals) - 1
         more = f" (and {others} more {'finding' if others == 1 else 'findings'} that refuse the run)" if others else ""
         return MarginError(reason, f"{first.feed}: {first.message}{more}")
+
+    def causes(self, feed: str) -> dict[tuple[str, int], tuple[str, str]]:
+        """Rule and message for which each record of the feed was set aside, by file and row."""
+        found = (finding for finding, _ in self._quarantine if finding.feed == feed)
+        return {(finding.file, finding.row): (finding.rule.name, finding.message) for finding in found}
 
     def most_frequent_cause(self, feed: str) -> tuple[str, int, str]:
         """Rule for which most rows of the feed were set aside, their number, and the message of the first one."""

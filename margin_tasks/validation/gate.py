@@ -23,10 +23,12 @@ class GateResult:
     """Verdict on the deliveries of one business date.
 
     Attributes:
-        frames: typed feeds by name, accepted rows only, sorted by key; a feed that was refused as a whole is absent.
+        frames: typed feeds by name, accepted and implied rows, sorted by key; a feed that was refused as a whole is
+            absent.
         findings: every broken rule (table ``findings``).
         quarantine: rows set aside, each once, under the first rule it broke (table ``quarantine``). Every delivered
-            row of a feed in ``frames`` is either there or here.
+            row of a feed in ``frames`` is either there or here; a position that the others imply (rule
+            ``position_implied``) is there beside its delivered row here.
         refusal: the first break that refuses the run; None when figures may be computed.
         flagged_accounts: accounts to be margined conservatively, sorted.
     """
@@ -131,4 +133,4 @@ def _check_what_is_left(feed: DeliveredFeed, ledger: Ledger) -> None:
 
 
 def _typed(feed: DeliveredFeed) -> pd.DataFrame:
-    return feed.accepted.sort_values(list(FEEDS[feed.name].key), kind="stable", ignore_index=True)
+    return feed.counted.sort_values(list(FEEDS[feed.name].key), kind="stable", ignore_index=True)

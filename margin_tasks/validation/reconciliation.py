@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,19 @@ from margin_tasks.contracts.rules import (
     CLOCK_TOLERANCE_MINUTES,
     HARD_AGE_HOURS,
     INDEX_DISPERSION_LIMIT,
+    LARGEST_NOTIONAL_USD,
+    MARK_DEVIATION_LIMIT,
     QUOTE_FEEDS,
     SOFT_AGE_MINUTES,
 )
 from margin_tasks.contracts.tables import FEEDS, Column
+from margin_tasks.validation.book import check_accounts_usable, check_book, check_debts
 from margin_tasks.validation.findings import DeliveredFeed, Ledger, Mask
 
 USD = "USD"
-_DAILY_SETTLED = ("future", "perpetual")
+_DATED_BY_MARK = ("future", "perpetual")
+# As settlement does: everything but options.
+_DAILY_SETTLED = (*_DATED_BY_MARK, "spot")
 
 Feeds = Mapping[str, DeliveredFeed]
 
@@ -46,6 +50,9 @@ def check_between_feeds(
     """
     _check_reference(feeds, ledger, "accounts", "member_id", "members", "unknown_member")
     _check_rulebooks(feeds, ledger, rulebook_ids)
+    _check_base_currency(feeds, ledger)
+    if _usable(feeds, "accounts"):
+        check_accounts_usable(feeds, ledger)
     _check_contract_terms(feeds, ledger)
     _check_expiry(feeds, ledger, cutoff_at)
     for name in QUOTE_FEEDS:
@@ -57,9 +64,15 @@ def check_between_feeds(
     _check_option_volatility(feeds, ledger)
     _check_quotes(feeds, ledger)
     _check_index_dispersion(feeds, ledger)
+    _check_funding(feeds, ledger)
+    _check_marks_near_index(feeds, ledger)
     _check_trades(feeds, ledger, cutoff_at)
     _check_collateral_prices(feeds, ledger)
-    _check_flat_book(feeds, ledger)
+    if _usable(feeds, "collateral_balances"):
+        check_debts(feeds["collateral_balances"], ledger)
+    if _usable(feeds, "positions", "accounts", "instruments"):
+        check_book(feeds, ledger, business_date=business_date)
+    _check_sizes(feeds, ledger)
     _check_prices_of_held(feeds, ledger)
     _check_index_of_held(feeds, ledger)
 
@@ -122,6 +135,20 @@ def _check_rulebooks(feeds: Feeds, ledger: Ledger, rulebook_ids: Collection[str]
     )
 
 
+def _check_base_currency(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "accounts"):
+        return
+    rows = feeds["accounts"].accepted
+    _report(
+        ledger,
+        feeds["accounts"],
+        "base_currency_unsupported",
+        rows[rows["base_currency"] != USD],
+        lambda row: f"requirements are stated in {USD} only, not in {row.base_currency}; deliver {USD}",
+        field_name="base_currency",
+    )
+
+
 # --- instruments ---------------------------------------------------------------------------------------------------
 
 
@@ -153,7 +180,7 @@ def _check_contract_terms(feeds: Feeds, ledger: Ledger) -> None:
         ),
         (
             "quote_currency",
-            is_inverse & product.isin(_DAILY_SETTLED) & (rows["quote_currency"] != USD),
+            is_inverse & product.isin(_DATED_BY_MARK) & (rows["quote_currency"] != USD),
             "an inverse future or perpetual is quoted in USD",
         ),
         (
@@ -276,6 +303,54 @@ def _check_index_dispersion(feeds: Feeds, ledger: Ledger) -> None:
     )
 
 
+def _index(feeds: Feeds) -> pd.Series[float]:
+    """Median quote of each asset, and USD itself."""
+    medians: pd.Series[float] = feeds["index_quotes"].accepted.groupby("asset")["index_price"].median()
+    medians[USD] = 1.0
+    return medians
+
+
+def _check_funding(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "market_prices", "instruments"):
+        return
+    rows = feeds["market_prices"].accepted
+    instruments = feeds["instruments"].accepted
+    perpetuals = instruments.loc[instruments["product_type"] == "perpetual", "instrument_id"]
+    _report(
+        ledger,
+        feeds["market_prices"],
+        "funding_missing",
+        rows[rows["instrument_id"].isin(perpetuals) & rows["funding_rate"].isna()],
+        lambda row: f"perpetual {row.instrument_id} has no funding_rate, so its funding counts as 0; deliver the rate",
+        field_name="funding_rate",
+    )
+
+
+def _check_marks_near_index(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "market_prices", "instruments", "index_quotes"):
+        return
+    instruments = feeds["instruments"].accepted.drop_duplicates("instrument_id").set_index("instrument_id")
+    instruments = instruments[instruments["product_type"].isin(_DATED_BY_MARK)]
+    index = _index(feeds)
+    rows = feeds["market_prices"].accepted
+    rows = rows[rows["instrument_id"].isin(instruments.index)]
+    terms = instruments.loc[rows["instrument_id"]]
+    level = terms["underlying"].map(index).to_numpy(dtype=np.float64)
+    quoted = terms["quote_currency"].map(index).fillna(1.0).to_numpy(dtype=np.float64)
+    rows = rows.assign(deviation=rows["mark_price"].to_numpy(dtype=np.float64) * quoted / level - 1.0)
+    _report(
+        ledger,
+        feeds["market_prices"],
+        "mark_off_index",
+        rows[rows["deviation"].abs() > MARK_DEVIATION_LIMIT],
+        lambda row: (
+            f"the mark {row.mark_price:g} of {row.instrument_id} is {row.deviation:+.1%} from the index; deliver the "
+            "right mark"
+        ),
+        field_name="mark_price",
+    )
+
+
 # --- trades --------------------------------------------------------------------------------------------------------
 
 
@@ -351,51 +426,41 @@ def _check_collateral_prices(feeds: Feeds, ledger: Ledger) -> None:
 # --- positions -----------------------------------------------------------------------------------------------------
 
 
-def _check_flat_book(feeds: Feeds, ledger: Ledger) -> None:
-    if not _usable(feeds, "positions"):
+def _contract_notional(feeds: Feeds) -> pd.Series[float]:
+    """USD per contract of each instrument: at the index (options), the mark (linear) or the face (inverse)."""
+    instruments = feeds["instruments"].accepted.drop_duplicates("instrument_id").set_index("instrument_id")
+    index = _index(feeds)
+    marks = feeds["market_prices"].accepted.drop_duplicates("instrument_id").set_index("instrument_id")["mark_price"]
+    level = instruments["underlying"].map(index)
+    # Where the mark was set aside, whatever stands in for it is near the index.
+    marked = marks.reindex(instruments.index) * instruments["settlement_currency"].map(index)
+    unit = level.where(instruments["product_type"] == "option", marked.fillna(level))
+    is_face = (instruments["settlement_style"] == "inverse") & (instruments["product_type"] != "option")
+    return instruments["contract_multiplier"] * unit.mask(is_face, 1.0)
+
+
+def _check_sizes(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "positions", "instruments", "market_prices", "index_quotes"):
         return
     feed = feeds["positions"]
+    keys = ["account_id", "instrument_id"]
+    held = feed.counted.set_index(keys)["quantity"]
+    sizes = pd.concat([held, _carried(feeds)]).astype(np.float64).abs().groupby(level=keys).max()
+    sizes *= _contract_notional(feeds).reindex(sizes.index.get_level_values("instrument_id")).to_numpy()
     rows = feed.accepted
-    totals = rows.groupby("instrument_id")["quantity"].sum()
-    gaps = totals[totals != 0].sort_index()
-    if gaps.empty:
-        return
-    named, quantities = _set_aside_positions(feed)
-    known = set(feeds["instruments"].accepted["instrument_id"]) if _usable(feeds, "instruments") else set()
-    for instrument, gap in gaps.items():
-        # A row that named an instrument that does not exist explains the gap that it would close.
-        strays = {quantity for name, quantity in quantities if name not in known}
-        is_explained = instrument in named or -gap in strays
-        if is_explained:
-            message = (
-                f"positions in {instrument} add up to {gap:f} because rows were set aside; "
-                "correct them, the accounts concerned are margined conservatively"
-            )
-        else:
-            message = (
-                f"positions in {instrument} add up to {gap:f}, not 0; deliver the missing side or correct the quantity"
-            )
+    lines = dict(zip(zip(rows["account_id"], rows["instrument_id"], strict=True), rows.index, strict=True))
+    for (account, instrument), size in sizes[sizes > LARGEST_NOTIONAL_USD].items():
+        position = lines.get((account, instrument))
         ledger.record_feed(
             feed.name,
-            "book_gap_explained" if is_explained else "book_not_flat",
-            message,
-            file=feed.delivery.location,
+            "position_too_large",
+            f"account {account} holds or carried {size:,.0f} USD of {instrument}, more than "
+            f"{LARGEST_NOTIONAL_USD:,.0f}; correct quantity, trades, multiplier or price",
+            file=feed.delivery.location if position is None else feed.files[position],
+            row=0 if position is None else int(feed.rows[position]),
             field_name="quantity",
-            value=f"{instrument} {gap:f}",
+            value=f"{account} {instrument}",
         )
-
-
-def _set_aside_positions(feed: DeliveredFeed) -> tuple[set[str], list[tuple[str | None, Decimal]]]:
-    """Texts that name an instrument in a set-aside row, and the readable quantities with their instrument."""
-    rows = feed.texts[feed.is_set_aside]
-    named = {name for name in rows["instrument_id"] if name is not None}
-    named |= {cell for problem in feed.delivery.problems for cell in problem.cells}
-    quantities = [
-        (name, quantity)
-        for name, quantity in zip(rows["instrument_id"], feed.typed.loc[rows.index, "quantity"], strict=True)
-        if quantity is not None
-    ]
-    return named, quantities
 
 
 # --- what must be priced -------------------------------------------------------------------------------------------
@@ -406,21 +471,20 @@ def _held_instruments(feeds: Feeds) -> pd.Series[Any]:
     codes: set[str] = set()
     for name in ("positions", "trades"):
         if _usable(feeds, name):
-            rows = feeds[name].accepted
+            rows = feeds[name].counted
             codes |= set(rows.loc[rows["quantity"] != 0, "instrument_id"])
     return pd.Series(sorted(codes), dtype="str")
 
 
-def _carried_instruments(feeds: Feeds) -> set[str]:
-    """Instruments in which some account carried a position over from the previous day."""
+def _carried(feeds: Feeds) -> pd.Series[Any]:
+    """Quantities carried over from the previous day, where not 0, by account and instrument."""
     columns = ["account_id", "instrument_id", "quantity"]
-    parts = [feeds["positions"].accepted[columns]]
+    parts = [feeds["positions"].counted[columns]]
     if _usable(feeds, "trades"):
         traded = feeds["trades"].accepted[columns]
         parts.append(traded.assign(quantity=-traded["quantity"]))
     previous = pd.concat(parts).groupby(columns[:2])["quantity"].sum()
-    carried = previous[previous != 0]
-    return set(carried.index.get_level_values("instrument_id"))
+    return previous[previous != 0]
 
 
 def set_aside_prices(feed: DeliveredFeed) -> pd.DataFrame:
@@ -452,7 +516,7 @@ def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
         return
     feed = feeds["market_prices"]
     prices = feed.accepted
-    instruments = feeds["instruments"].accepted.set_index("instrument_id")
+    instruments = feeds["instruments"].accepted.drop_duplicates("instrument_id").set_index("instrument_id")
     held = set(_held_instruments(feeds))
     listed = pd.Series(instruments.index)
     unpriced = listed[~listed.isin(prices["instrument_id"])]
@@ -502,7 +566,8 @@ def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
     has_previous = set(prices.loc[prices["previous_mark_price"].notna(), "instrument_id"])
     has_previous |= set(previous.index[previous["previous_mark_price"].notna()])
     daily_settled = set(instruments.index[instruments["product_type"].isin(_DAILY_SETTLED)])
-    for instrument in sorted((_carried_instruments(feeds) & daily_settled) - has_previous):
+    carried = set(_carried(feeds).index.get_level_values("instrument_id"))
+    for instrument in sorted((carried & daily_settled) - has_previous):
         file, row = lines.get(instrument, (feed.delivery.location, 0))
         ledger.record_feed(
             feed.name,
@@ -565,6 +630,6 @@ def flagged_accounts(feeds: Feeds, quarantine: pd.DataFrame, unpriced: Collectio
         if account is not None:
             named.add(account)
     if _usable(feeds, "positions"):
-        positions = feeds["positions"].accepted
+        positions = feeds["positions"].counted
         named |= set(positions.loc[positions["instrument_id"].isin(list(unpriced)), "account_id"])
     return tuple(sorted(named))

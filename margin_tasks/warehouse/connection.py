@@ -16,6 +16,11 @@ POSTGRES_PREFIX = "postgres:"
 OBJECT_STORE_PREFIX = "s3://"
 # The run that a model build is for.
 RUN_VARIABLE = "MARGIN_RUN_ID"
+# The call terms in force for that run, by the name of their SQL variable.
+CALL_TERM_VARIABLES = {
+    f"call_{term}": f"MARGIN_CALL_{term.upper()}"
+    for term in ("threshold", "minimum_transfer_amount", "rounding_unit", "payment_unit")
+}
 
 _CATALOG_VARIABLE = "MARGIN_LAKE_CATALOG"
 _DATA_VARIABLE = "MARGIN_LAKE_DATA"
@@ -167,9 +172,8 @@ def _first_set(*variables: str) -> str | None:
 
 
 def _shut_other_files(connection: duckdb.DuckDBPyConnection, settings: LakeSettings) -> None:
-    if not settings.is_postgres and not settings.is_object_store:
-        connection.execute(f"SET allowed_directories = [{_quoted(settings.data_path)}]")
-        connection.execute("SET enable_external_access = false")
+    connection.execute(f"SET allowed_directories = [{_quoted(settings.data_path.rstrip('/') + '/')}]")
+    connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
 

@@ -8,16 +8,18 @@ from typing import Any
 import duckdb
 from dbt.adapters.duckdb.plugins import BasePlugin
 
-from margin_tasks.warehouse.connection import RUN_VARIABLE, LakeSettings, attach
+from margin_tasks.warehouse.connection import CALL_TERM_VARIABLES, RUN_VARIABLE, LakeSettings, attach
 
 
 class Plugin(BasePlugin):
-    """Attaches the lake described by the ``MARGIN_LAKE_`` variables, and sets the SQL variable ``run_id``."""
+    """Attaches the lake described by the ``MARGIN_LAKE_`` variables, and sets the run and its call terms."""
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
         """Attach the lake as ``lake``; the models of one build share the connection."""
         attach(conn, LakeSettings.of_environment())
 
     def configure_cursor(self, cursor: Any) -> None:
-        """Set the run on a cursor: DuckDB's variables belong to one cursor each."""
+        """Set the run and its call terms on a cursor: DuckDB's variables belong to one cursor each."""
         cursor.execute("SET VARIABLE run_id = ?", [os.environ[RUN_VARIABLE]])
+        for name, variable in CALL_TERM_VARIABLES.items():
+            cursor.execute(f"SET VARIABLE {name} = cast(? as decimal(38, 8))", [os.environ[variable]])

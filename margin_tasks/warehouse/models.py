@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from margin_tasks.calls.policy import call_policy_in_force
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.warehouse.connection import CATALOG_NAME, RUN_VARIABLE, LakeSettings
+from margin_tasks.warehouse.connection import CALL_TERM_VARIABLES, CATALOG_NAME, RUN_VARIABLE, LakeSettings
 from margin_tasks.warehouse.lake import RunIdentity
 from margin_tasks.warehouse.write_lock import lake_lock
 
@@ -93,7 +94,12 @@ def build_models(
 
 
 def _environment(settings: LakeSettings, run: RunIdentity) -> dict[str, str]:
-    return {**_TELEMETRY, **settings.environment(), RUN_VARIABLE: run.run_id}
+    policy = call_policy_in_force(run.business_date)
+    terms = {
+        variable: format(getattr(policy, name.removeprefix("call_")), "f")
+        for name, variable in CALL_TERM_VARIABLES.items()
+    }
+    return {**_TELEMETRY, **settings.environment(), RUN_VARIABLE: run.run_id, **terms}
 
 
 def _invoke(

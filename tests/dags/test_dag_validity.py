@@ -51,15 +51,14 @@ def test_every_dag_states_owner_retries_tags_and_purpose(path: Path) -> None:
         for task in dag.tasks:
             assert task.owner == "margin-operations"
             assert task.execution_timeout is not None
-            # The task that records a failure fails on purpose and is not tried again.
-            assert task.retries >= 1 or task.task_id == "record_failure"
+            assert task.retries >= 1
 
 
 def test_tasks_that_write_the_lake_share_its_one_slot() -> None:
     [dag] = dags_of(PROJECT / "dags" / "clearing_day.py")
     in_pool = {task.task_id for task in dag.tasks if task.pool == "lake"}
     assert in_pool == {
-        "load_inputs", "build_inputs", "load_figures", "build_figures", "reconcile", "seal", "record_failure",
+        "load_inputs", "build_inputs", "load_figures", "build_figures", "reconcile", "seal", "end_run",
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 import pandas as pd
@@ -189,24 +189,32 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
         {"account_id": "A2", "asset": "BTC", "quantity": Decimal("1.5"), "asset_price_usd": BTC_INDEX, "haircut": 0.1,
          "market_value": Decimal(96_000), "collateral_value": Decimal(86_400)},
     ]  # fmt: skip
+    collateral_terms = [{"asset": "USD", "haircut": 0.0}, {"asset": "BTC", "haircut": 0.1}]
     requirements = [
         (rulebook, account, Decimal(initial))
         for rulebook, amounts in {
-            "portfolio": ("14000.5", "11000", "0"),
+            "portfolio": ("14000.5", "11500", "0"),
             "cross": ("25000", "9000", "0"),
             "isolated": ("40000", "20000", "0"),
         }.items()
         for account, initial in zip(("A1", "A2", "A3"), amounts, strict=True)
     ]  # fmt: skip
     maintenance_share = Decimal("0.8")
+
+    def parts(rulebook: str, account: str, initial: Decimal) -> list[tuple[str, Decimal]]:
+        if rulebook == "portfolio":
+            scan = -min(amount for (scanned, _), amount in pnl.items() if scanned == account)
+            return [("scan_risk", scan), ("buffer", initial - scan)]
+        return [("notional_charge", initial * Decimal("0.9")), ("buffer", initial * Decimal("0.1"))]
+
     components = [
         {"rulebook_id": rulebook, "account_id": account, "netting_set": "BTC", "component": component,
-         "margin_type": margin_type, "amount": initial * share * level, "currency": "USD",
+         "margin_type": margin_type, "amount": amount * level, "currency": "USD",
          "scenario_id": "m1_down" if component == "scan_risk" else None}
         for rulebook, account, initial in requirements
         if initial
         for margin_type, level in (("initial", Decimal(1)), ("maintenance", maintenance_share))
-        for component, share in (("scan_risk", Decimal("0.9")), ("buffer", Decimal("0.1")))
+        for component, amount in parts(rulebook, account, initial)
     ]  # fmt: skip
     totals = [
         {"rulebook_id": rulebook, "account_id": account, "initial_margin": initial,
@@ -229,15 +237,17 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
              "settlement_amount": settlement, "equity": equity, "deficit": deficit,
              "excess": max(equity - own["initial_margin"], Decimal(0))}
         )  # fmt: skip
-        if deficit:
+        if deficit:  # well over the minimum transfer; called in hundreds; the day settled a gain
+            called = (deficit / 100).to_integral_value(ROUND_CEILING) * 100
             margin_calls.append(
                 {"call_id": f"{BUSINESS_DATE}-{session}-{key}", "account_id": key,
-                 "member_id": account["member_id"], "call_amount": deficit, "variation_call_amount": Decimal(0),
-                 "initial_call_amount": deficit, "deficit": deficit, "currency": "USD", "due_at": CUT_OFF,
+                 "member_id": account["member_id"], "call_amount": called, "variation_call_amount": Decimal(0),
+                 "initial_call_amount": called, "deficit": deficit, "currency": "USD", "due_at": CUT_OFF,
                  "call_status": "COMPUTED"}
             )  # fmt: skip
     risk = {
         "valuations": valuations, "scenarios": scenarios, "risk_arrays": risk_arrays,
+        "collateral_terms": collateral_terms,
         "account_scenario_pnl": account_scenario_pnl, "position_values": position_values,
         "requirement_components": components, "requirements": totals, "collateral_values": collateral_values,
         "account_margin": account_margin, "requirement_changes": [], "margin_calls": margin_calls,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.dbt.synthetic_run import CUT_OFF, SyntheticRun, run_event, synthetic_
 
 MARTS = {
     "dim_account": 3, "dim_instrument": 3, "dim_member": 2, "fct_account_margin": 3, "fct_account_scenario_pnl": 4,
-    "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 24, "fct_requirement": 9,
+    "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 34, "fct_requirement": 9,
     "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_risk_array": 6, "fct_valuation": 3,
     "rpt_capital_efficiency": 9, "rpt_member_exposure": 2, "rpt_method_comparison": 3,
 }  # fmt: skip
@@ -89,13 +89,16 @@ def test_member_exposure_adds_up_accounts(ask: Callable[..., list[dict[str, Any]
     assert [row["account_count"] for row in rows] == [1, 2]
     assert [row["initial_margin"] for row in rows] == [Decimal("14000.5"), Decimal("9000")]
     assert [row["call_count"] for row in rows] == [1, 0]
-    assert rows[0]["call_amount"] == rows[0]["deficit"] > 0
+    assert rows[0]["call_amount"] % 100 == 0
+    assert 0 < rows[0]["deficit"] <= rows[0]["call_amount"] < rows[0]["deficit"] + 100
 
 
 def test_two_roads_agree(
     lake_settings: LakeSettings, first_build: dict[str, ModelBuild], first_run: SyntheticRun
 ) -> None:
-    assert reconcile(lake_settings, first_run) == 1 + 4 + 18 + 6 + 4 + 2 + 3 + 3
+    assert reconcile(lake_settings, first_run) == (
+        1 + 1 + 4 + 2 + 18 + 6 + 4 + 2 + 3 + 3 + 3 + 6 + 4
+    )  # fmt: skip
 
 
 def test_building_again_changes_nothing(
@@ -111,11 +114,6 @@ def test_building_again_changes_nothing(
     assert not any("stg_" in line for line in lines)
 
 
-def component_rows(run: SyntheticRun) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = run.tables["risk"]["requirement_components"].to_pylist()
-    return rows
-
-
 def test_a_tampered_component_stops_the_run(
     lake_settings: LakeSettings,
     first_build: dict[str, ModelBuild],
@@ -123,7 +121,7 @@ def test_a_tampered_component_stops_the_run(
     build: Callable[..., ModelBuild],
 ) -> None:
     run = synthetic_run("run-tampered")
-    rows = component_rows(run)
+    rows = rows_of(run, "requirement_components")
     tampered = next(row for row in rows if row["account_id"] == "A2" and row["rulebook_id"] == "cross")
     tampered["amount"] += Decimal("0.00000001")
     run = run.with_rows("risk", "requirement_components", rows)
@@ -135,6 +133,137 @@ def test_a_tampered_component_stops_the_run(
     assert "requirement of account A2 under cross (initial): SQL 9000.00000001, array engine 9000.00000000" in str(
         caught.value
     )
+
+
+def rows_of(run: SyntheticRun, table: str, schema: str = "risk") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = run.tables[schema][table].to_pylist()
+    return rows
+
+
+def with_equity_and_requirement(run: SyntheticRun) -> SyntheticRun:
+    """Carry the parts that were tampered with through every total and call, as an engine with that flaw would."""
+    totals = rows_of(run, "requirements")
+    components = rows_of(run, "requirement_components")
+    for row in totals:
+        for margin_type in ("initial", "maintenance"):
+            row[f"{margin_type}_margin"] = sum(
+                (
+                    part["amount"]
+                    for part in components
+                    if all(part[name] == row[name] for name in ("rulebook_id", "account_id"))
+                    and part["margin_type"] == margin_type
+                ),
+                Decimal(0),
+            )
+    margins, calls = rows_of(run, "account_margin"), []
+    for row in margins:
+        [own] = [total for total in totals if all(total[name] == row[name] for name in ("rulebook_id", "account_id"))]
+        posted = [held for held in rows_of(run, "collateral_values") if held["account_id"] == row["account_id"]]
+        row["initial_margin"], row["maintenance_margin"] = own["initial_margin"], own["maintenance_margin"]
+        row["collateral_value"] = sum((held["collateral_value"] for held in posted), Decimal(0))
+        row["equity"] = row["collateral_value"] + row["net_option_value"] + row["settlement_amount"]
+        row["deficit"] = max(row["initial_margin"] - row["equity"], Decimal(0))
+        row["excess"] = max(row["equity"] - row["initial_margin"], Decimal(0))
+        if row["deficit"] >= 1000:
+            called = (row["deficit"] / 100).to_integral_value(ROUND_CEILING) * 100
+            variation = min(called, max(-row["settlement_amount"], Decimal(0)).quantize(Decimal("0.01"), ROUND_CEILING))
+            calls.append(
+                {**row, "call_id": row["account_id"], "call_amount": called, "variation_call_amount": variation,
+                 "initial_call_amount": called - variation, "due_at": CUT_OFF, "call_status": "COMPUTED"}
+            )  # fmt: skip
+    for name, rows in (("requirements", totals), ("account_margin", margins), ("margin_calls", calls)):
+        run = run.with_rows("risk", name, rows)
+    return run
+
+
+def half_the_scan_risk(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "requirement_components")
+    for row in rows:
+        if row["component"] == "scan_risk":
+            row["amount"] = (row["amount"] / 2).quantize(Decimal("1e-8"))
+    return with_equity_and_requirement(run.with_rows("risk", "requirement_components", rows))
+
+
+def no_haircut(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "collateral_values")
+    for row in rows:
+        row.update(haircut=0.0, collateral_value=row["market_value"])
+    return with_equity_and_requirement(run.with_rows("risk", "collateral_values", rows))
+
+
+def two_levels_of_one_index(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "valuations")
+    rows[0]["underlying_price"] *= 0.999
+    return run.with_rows("risk", "valuations", rows)
+
+
+def no_call(run: SyntheticRun) -> SyntheticRun:
+    return run.with_rows("risk", "margin_calls", [])
+
+
+def called_twice(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "margin_calls")
+    return run.with_rows("risk", "margin_calls", [*rows, *({**row, "call_id": "again"} for row in rows)])
+
+
+def called_less_than_the_deficit(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "margin_calls")
+    for row in rows:
+        row["call_amount"] -= 100
+        row["initial_call_amount"] -= 100
+    return run.with_rows("risk", "margin_calls", rows)
+
+
+def parts_of_a_call_that_do_not_add_up(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "margin_calls")
+    for row in rows:
+        row["initial_call_amount"] -= 100
+    return run.with_rows("risk", "margin_calls", rows)
+
+
+def set_against_another_requirement(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "account_margin")
+    rows[0]["maintenance_margin"] /= 2
+    return run.with_rows("risk", "account_margin", rows)
+
+
+def excess_that_is_not_there(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "account_margin")
+    rows[1]["excess"] += 1
+    return run.with_rows("risk", "account_margin", rows)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "broken"),
+    [
+        (half_the_scan_risk, {"scan_risk"}),
+        (no_haircut, {"collateral_value"}),
+        (two_levels_of_one_index, {"published_index"}),
+        (no_call, {"margin_call"}),
+        (called_twice, {"margin_call"}),
+        (called_less_than_the_deficit, {"margin_call"}),
+        (parts_of_a_call_that_do_not_add_up, {"margin_call"}),
+        (set_against_another_requirement, {"own_requirement"}),
+        (excess_that_is_not_there, {"excess"}),
+    ],
+)
+def test_a_flaw_of_the_engine_stops_the_run_however_consistent(
+    tamper: Callable[[SyntheticRun], SyntheticRun],
+    broken: set[str],
+    lake_settings: LakeSettings,
+    first_build: dict[str, ModelBuild],
+    load: Callable[[SyntheticRun], None],
+    build: Callable[..., ModelBuild],
+) -> None:
+    run = tamper(synthetic_run(f"run-{tamper.__name__}"))
+    load(run)
+    build(run, "+fct_reconciliation")
+    with pytest.raises(MarginError) as caught:
+        reconcile(lake_settings, run)
+    assert caught.value.reason is FailureReason.RECONCILIATION_BREAK
+    with open_lake(lake_settings, holder="test", is_read_only=True) as lake:
+        sql = "select distinct check_name from fct_reconciliation where run_id = ? and not is_ok"
+        assert set(lake.query(sql, [run.run_id])["check_name"].to_pylist()) == broken
 
 
 def test_a_run_without_models_is_not_reconciled(

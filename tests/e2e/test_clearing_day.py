@@ -127,7 +127,7 @@ def test_two_runs_at_once_wait_for_each_other(home: Home) -> None:
     assert first["superseded_by"] == second["run_id"]
 
 
-@pytest.mark.parametrize("stage", ["build inputs", "margin 2", "load figures", "build figures"])
+@pytest.mark.parametrize("stage", ["build inputs", "margin 2", "load figures", "publish"])
 def test_a_killed_run_leaves_nothing_and_the_next_one_is_undisturbed(published: Home, home: Home, stage: str) -> None:
     killed = home.start("run", "--date", BUSINESS_DATE)
     assert killed.stdout is not None

@@ -15,7 +15,7 @@ from margin_tasks.contracts.failures import MarginError
 from margin_tasks.contracts.frames import to_text
 from margin_tasks.contracts.tables import FEEDS, RISK
 from margin_tasks.pipeline import compute
-from margin_tasks.pipeline.run import cut_off_at
+from margin_tasks.pipeline.run import session_cut_off
 from margin_tasks.pipeline.settings import PROJECT_ROOT
 from margin_tasks.sample.source import SampleSource
 from margin_tasks.validation import gate
@@ -31,15 +31,15 @@ def sample() -> SampleSource:
 
 def results(sample: SampleSource, day: date) -> dict[str, pd.DataFrame]:
     deliveries = {feed: sample.pull(feed, business_date=day, session="EOD") for feed in FEEDS}
-    gated = gate(deliveries, business_date=day, cutoff_at=cut_off_at(day))
+    gated = gate(deliveries, business_date=day, cutoff_at=session_cut_off(day, "EOD", None))
     assert gated.is_accepted
-    valued = compute.value(gated.frames, quarantine=gated.quarantine, cutoff_at=cut_off_at(day))
+    valued = compute.value(gated.frames, quarantine=gated.quarantine, cutoff_at=session_cut_off(day, "EOD", None))
     return compute.margin(
         gated.frames,
         valued,
         quarantine=gated.quarantine,
         account_ids=gated.frames["accounts"]["account_id"].tolist(),
-        cutoff_at=cut_off_at(day),
+        cutoff_at=session_cut_off(day, "EOD", None),
         business_date=day,
     )
 

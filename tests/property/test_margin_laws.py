@@ -3,10 +3,12 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from margin_tasks.pipeline import compute
 from margin_tasks.risk.amounts import multiply_units
 from margin_tasks.risk.portfolio import Book, scenario_pnl_units
 from tests import books
@@ -39,7 +41,7 @@ def test_no_requirement_is_negative_and_maintenance_never_exceeds_initial(book, 
 
 @given(book=BOOK, rulebook_id=st.sampled_from(RULEBOOKS))
 def test_components_add_up_exactly(book, rulebook_id):
-    margin = margined(rulebook_id, {"A": book}, conservative={"A": 1})
+    margin = margined(rulebook_id, {"A": book}, conservative={"A"})
     parts = margin.components.set_index("margin_type")["amount"]
     assert sum(parts.filter(like="initial"), start=Decimal(0)).scaleb(8) == int(margin.result.initial_units[0])
     assert sum(parts.filter(like="maintenance"), start=Decimal(0)).scaleb(8) == int(margin.result.maintenance_units[0])
@@ -92,6 +94,48 @@ def test_portfolio_of_naked_futures_asks_no_more_than_cross_and_cross_no_more_th
     assume(futures)
     portfolio, cross, isolated = (margined(rulebook_id, {"A": futures}).initial["A"] for rulebook_id in RULEBOOKS)
     assert portfolio <= cross <= isolated
+
+
+# Each held long and short by accounts of their own; the other expiries and strikes keep their marks.
+UNMARKED = (books.PERPETUAL, books.LINEAR_PERPETUAL, books.FUTURE, books.CALL, books.PUT, books.LINEAR_CALL)
+
+
+def lacking(feeds: dict[str, pd.DataFrame], quarantine: pd.DataFrame) -> pd.Series:
+    """Requirement less equity of every account."""
+    valued = compute.value(feeds, quarantine=quarantine, cutoff_at=books.CUTOFF_AT)
+    margins = compute.margin(
+        feeds,
+        valued,
+        quarantine=quarantine,
+        account_ids=feeds["accounts"]["account_id"].tolist(),
+        cutoff_at=books.CUTOFF_AT,
+        business_date=books.BUSINESS_DATE,
+    )["account_margin"].set_index("account_id")
+    return (margins["initial_margin"] - margins["equity"]).astype(float)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    previous=st.sampled_from([30_000.0, 54_000.0, 60_000.0, 66_000.0, 120_000.0]),
+    quantity=st.decimals("0.01", 500, places=2).map(float),
+)
+@example(previous=66_000.0, quantity=1.0)  # a fall
+@example(previous=54_000.0, quantity=1.0)  # a rise
+def test_losing_a_mark_that_equals_the_model_price_never_makes_an_account_look_safer(previous, quantity):
+    held = {
+        f"{rulebook_id}/{name}/{side}": (rulebook_id, {name: side * quantity})
+        for rulebook_id in RULEBOOKS
+        for name in UNMARKED
+        for side in (1, -1)
+    }
+    marked = books.feeds(
+        {account: book for account, (_, book) in held.items()},
+        rulebooks={account: rulebook_id for account, (rulebook_id, _) in held.items()},
+        previous_index={"BTC": previous, "ETH": 2_200.0},
+    )
+    known = lacking(marked, books.no_quarantine())
+    unknown = lacking(*books.without_marks(marked, UNMARKED))
+    assert (unknown >= known - 1e-6 * quantity).all(), (unknown - known).sort_values().head(3)
 
 
 @given(quantity=UNITS, price=UNITS)

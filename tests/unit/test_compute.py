@@ -11,7 +11,7 @@ from margin_tasks.contracts.tables import RISK
 from margin_tasks.pipeline import compute
 from tests import books
 
-VALUED = ("valuations", "scenarios", "risk_arrays")
+VALUED = ("valuations", "scenarios", "risk_arrays", "collateral_terms")
 BOOKS = {
     "CARRY": {books.PERPETUAL: 600, books.FUTURE: -600},
     "EMPTY": {},
@@ -211,29 +211,51 @@ def test_an_account_with_a_refused_row_is_margined_conservatively_and_flagged(fe
     pd.testing.assert_frame_equal(flagged.drop(index="CARRY", level=1), usual.drop(index="CARRY", level=1))
 
 
-def test_an_account_whose_only_position_was_refused_does_not_owe_nothing():
-    refused = books.quarantined("positions", account_id="A", instrument_id=books.PERPETUAL, quantity="1e400")
-    tables = run(books.feeds({"A": {}}, trades=[("A", books.PERPETUAL, 5, 61_000.0)]), quarantine=refused)
-    assert tables["account_margin"].loc[0, "initial_margin"] == 100_000
-    assert tables["account_margin"].loc[0, "is_conservative"]
-    assert tables["position_values"].empty
+def test_a_position_that_the_gate_took_from_the_other_side_counts_once_and_the_account_is_conservative():
+    feeds = books.feeds({"A": {books.PERPETUAL: 5}}, trades=[("A", books.PERPETUAL, 2, 61_000.0)])
+    usual = run(feeds)
+    tables = run(
+        feeds,
+        quarantine=books.quarantined("positions", account_id="A", instrument_id=books.PERPETUAL, quantity="1e400"),
+    )
+    margin, before = (each["account_margin"].loc[0] for each in (tables, usual))
+    assert margin["is_conservative"]
+    assert margin["initial_margin"] == before["initial_margin"] * Decimal("1.5")
+    assert margin["settlement_amount"] == before["settlement_amount"] != 0
+    pd.testing.assert_frame_equal(tables["position_values"], usual["position_values"])
 
 
 def test_whoever_holds_an_instrument_on_a_fallback_price_is_margined_conservatively(feeds):
-    refused = books.quarantined(
-        "market_prices",
-        instrument_id=books.FAR_CALL,
-        mark_price="0",
-        previous_mark_price="0.0001",
-        previous_forward_price="66000",
-        previous_mark_iv="0.5",
-    )
-    tables = run(without_mark(feeds, books.FAR_CALL), quarantine=refused)
+    unmarked, refused = books.without_marks(feeds, [books.FAR_CALL])
+    tables = run(unmarked, quarantine=refused)
     priced = tables["valuations"].set_index("instrument_id")
-    assert priced.loc[books.FAR_CALL, "price_source"] == "previous_mark"
+    assert priced.loc[books.FAR_CALL, "price_source"] == "model"
     assert priced["is_fallback_price"].sum() == 1
     margins = tables["account_margin"].set_index("account_id")["is_conservative"]
     assert margins[margins].index.tolist() == ["SELLER"]
+
+
+def test_a_carried_perpetual_settles_the_fall_also_when_its_mark_is_lost():
+    # 60,000 USD of face, long from 66,000 to 60,000.
+    feeds = books.feeds({"A": {books.PERPETUAL: 6_000}})
+    usual, lost = (
+        run(found[0], quarantine=found[1])["account_margin"].loc[0]
+        for found in ((feeds, books.no_quarantine()), books.without_marks(feeds, [books.PERPETUAL]))
+    )
+    assert float(usual["settlement_amount"]) < -5_000
+    assert lost["settlement_amount"] == usual["settlement_amount"]
+    assert lost["initial_margin"] == usual["initial_margin"] * Decimal("1.5")
+
+
+def test_an_option_on_its_previous_volatility_is_worth_what_it_is_in_todays_market():
+    feeds = books.feeds({"A": {books.JUNE_CALL: 1}})
+    usual = run(feeds)["account_margin"].loc[0]
+    unmarked, refused = books.without_marks(feeds, [books.JUNE_CALL])
+    lost = run(unmarked, quarantine=refused)
+    assert lost["valuations"].loc[0, "mark_iv"] == 0.5
+    # Yesterday's mark was worth more than either.
+    before = feeds["market_prices"].set_index("instrument_id").loc[books.JUNE_CALL, "previous_mark_price"]
+    assert lost["account_margin"].loc[0, "net_option_value"] < usual["net_option_value"] < before * 60_000
 
 
 def test_the_model_price_fills_a_mark_that_nothing_else_gives(feeds):
@@ -252,6 +274,41 @@ def test_an_index_from_stale_quotes_flags_everything_on_it(feeds):
     )
     margins = run(feeds | {"index_quotes": stale})["account_margin"].set_index("account_id")["is_conservative"]
     assert margins[margins].index.tolist() == ["PAIR"]
+
+
+def stale_bitcoin(feeds: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The feeds with every quote of BTC two hours old."""
+    quotes = feeds["index_quotes"]
+    age = pd.Timedelta(hours=2)
+    observed_at = quotes["observed_at"].mask(quotes["asset"] == "BTC", quotes["observed_at"] - age)
+    return feeds | {"index_quotes": quotes.assign(observed_at=observed_at)}
+
+
+def test_collateral_on_a_fallback_index_flags_its_holders_and_counts_at_the_lower_of_two_days():
+    held = {"BOTH": {"USD": 5, "BTC": 2}, "CASH": {"USD": 5}, "NONE": {"BTC": 0}, "OWED": {"BTC": -1}}
+    # 60,000 by stale quotes, 48,000 the day before: 80 % of it counts, less 10 %.
+    feeds = stale_bitcoin(
+        books.feeds(
+            {account: {} for account in held}, collateral=held, previous_index={"BTC": 48_000.0, "ETH": 2_000.0}
+        )
+    )
+    tables = run(feeds)
+    margins = tables["account_margin"].set_index("account_id")["is_conservative"]
+    assert margins[margins].index.tolist() == ["BOTH", "OWED"]
+    values = tables["collateral_values"].set_index(["account_id", "asset"])
+    assert values.loc[("BOTH", "BTC"), "asset_price_usd"] == 60_000.0  # one level for positions and collateral
+    assert values.loc[("BOTH", "BTC"), "collateral_value"] == 2 * 48_000 * Decimal("0.9")
+    assert values.loc[("BOTH", "USD"), "collateral_value"] == 5
+    assert values.loc[("OWED", "BTC"), "collateral_value"] == -60_000  # a debt counts in full
+    terms = tables["collateral_terms"].set_index("asset")["haircut"]
+    assert terms["BTC"] == pytest.approx(0.28, abs=1e-12)
+
+
+def test_collateral_on_a_fallback_index_above_neither_day_is_only_flagged():
+    # 60,000 by stale quotes, 66,000 the day before.
+    tables = run(stale_bitcoin(books.feeds({"A": {}}, collateral={"A": {"BTC": 1}})))
+    assert tables["account_margin"].loc[0, "is_conservative"]
+    assert tables["collateral_values"].loc[0, "collateral_value"] == 54_000
 
 
 def test_an_unknown_rulebook_is_a_named_failure():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.market.policy import market_policy_in_force
+from margin_tasks.market.policy import MarketPolicy, market_policy_in_force
 from margin_tasks.market.prices import (
     index_price_of,
     index_prices,
@@ -48,6 +48,14 @@ def test_stale_quotes_do_not_count_while_enough_fresh_ones_do():
     assert (row["index_price"], row["venue_count"], row["is_fallback"]) == (60_005.0, 2, False)
 
 
+def test_quotes_taken_after_the_clock_tolerance_are_left_out():
+    row = index_of(("A", 60_000.0, -300), ("B", 60_010.0, 1), ("C", 59_000.0, -301))
+    assert (row["index_price"], row["venue_count"], row["is_fallback"]) == (60_005.0, 2, False)
+    # They do not stand in either.
+    row = index_of(("A", 60_000.0, 1), ("B", 59_000.0, -7_200), ("C", 59_100.0, -7_200))
+    assert (row["index_price"], row["venue_count"], row["is_fallback"]) == (60_000.0, 1, True)
+
+
 def test_with_too_few_fresh_venues_the_median_of_the_day_stands_in_and_is_flagged():
     row = index_of(("A", 60_000.0, 1), ("B", 59_000.0, 4_000), ("C", 59_100.0, 4_000))
     assert (row["index_price"], row["venue_count"], row["is_fallback"]) == (59_100.0, 3, True)
@@ -67,7 +75,9 @@ def test_usd_is_its_own_price_and_an_unquoted_asset_is_named():
     assert caught.value.reason is FailureReason.PRICE_UNAVAILABLE
 
 
-def prices_without(instrument_ids: list[str], *, refused: pd.DataFrame | None = None) -> pd.DataFrame:
+def prices_without(
+    instrument_ids: list[str], *, refused: pd.DataFrame | None = None, policy: MarketPolicy = POLICY
+) -> pd.DataFrame:
     feeds = books.feeds({})
     marks = feeds["market_prices"]
     priced = instrument_prices(
@@ -75,9 +85,9 @@ def prices_without(instrument_ids: list[str], *, refused: pd.DataFrame | None = 
         listed=feeds["instruments"],
         market_prices=marks[~marks["instrument_id"].isin(instrument_ids)],
         refused=pd.DataFrame() if refused is None else refused,
-        index=index_prices(feeds["index_quotes"], cutoff_at=books.CUTOFF_AT, policy=POLICY),
+        index=index_prices(feeds["index_quotes"], cutoff_at=books.CUTOFF_AT, policy=policy),
         cutoff_at=books.CUTOFF_AT,
-        policy=POLICY,
+        policy=policy,
     )
     return priced.set_index("instrument_id")
 
@@ -88,39 +98,63 @@ def test_accepted_marks_are_taken_as_they_are():
     assert not priced["is_fallback_price"].any()
 
 
-def test_a_refused_mark_falls_back_to_the_previous_mark_of_its_row():
-    refused = refused_rows(
-        books.quarantined(
-            "market_prices",
-            instrument_id=books.CALL,
-            mark_price="-1",
-            previous_mark_price="0.09",
-            previous_mark_iv="0.55",
-            forward_price="NaN",
-        ),
-        feed="market_prices",
-    )
-    row = prices_without([books.CALL], refused=refused).loc[books.CALL]
-    assert (row["mark_price"], row["mark_iv"], row["price_source"]) == (0.09, 0.55, "previous_mark")
-    assert row["forward_price"] == 60_000.0  # of the same expiry, today
-    assert row["is_fallback_price"]
+def refused_row(instrument_id: str, **texts: str) -> pd.DataFrame:
+    """A price row that was set aside, as it is read back from quarantine."""
+    return refused_rows(books.quarantined("market_prices", instrument_id=instrument_id, **texts), feed="market_prices")
 
 
-def test_without_a_readable_previous_mark_the_model_stands_in():
-    refused = refused_rows(
-        books.quarantined(
-            "market_prices",
-            instrument_id=books.CALL,
-            mark_price="abc",
-            previous_mark_price="1e400",
-        ),
-        feed="market_prices",
+def test_the_model_stands_in_first_also_where_the_previous_mark_can_be_read():
+    refused = pd.concat(
+        [
+            refused_row(books.CALL, mark_price="-1", previous_mark_price="0.09", previous_mark_iv="0.55"),
+            refused_row(books.PERPETUAL, mark_price="abc", previous_mark_price="66000", previous_forward_price="66000"),
+        ],
+        ignore_index=True,
     )
-    priced = prices_without([books.CALL, books.FUTURE, books.PERPETUAL], refused=refused)
-    assert set(priced.loc[[books.CALL, books.FUTURE, books.PERPETUAL], "price_source"]) == {"model"}
-    assert np.isnan(priced.loc[books.CALL, "mark_price"])  # the pricing model fills it
+    unmarked = [books.CALL, books.PERPETUAL, books.FUTURE]
+    priced = prices_without(unmarked, refused=refused).loc[unmarked]
+    assert set(priced["price_source"]) == {"model"}
+    assert priced["is_fallback_price"].all()
+    assert priced["mark_price"].isna().all()  # the pricing model fills it
+    assert priced["forward_price"].tolist() == [60_000.0] * 3  # today's
     assert priced.loc[books.CALL, "mark_iv"] == 0.6  # between the neighbouring strikes
-    assert priced.loc[books.PERPETUAL, "forward_price"] == 60_000.0
+    # What the row says of the day before is kept for settlement.
+    assert priced.loc[books.PERPETUAL, "previous_mark_price"] == 66_000.0
+
+
+def test_an_option_without_neighbours_is_priced_today_at_its_previous_volatility():
+    refused = refused_row(books.JUNE_CALL, mark_price="abc", previous_mark_price="0.12", previous_mark_iv="0.55")
+    row = prices_without([books.JUNE_CALL], refused=refused).loc[books.JUNE_CALL]
+    assert (row["mark_iv"], row["forward_price"], row["price_source"]) == (0.55, 60_000.0, "previous_mark")
+    assert np.isnan(row["mark_price"])  # not yesterday's .12: Black-76 fills it in today's market
+
+
+def test_a_previous_mark_moves_with_the_market_before_it_stands_in():
+    by_previous_mark = POLICY.model_copy(update={"price_fallbacks": ("previous_mark", "model")})
+    moved, unmoved = (
+        prices_without(
+            [books.PERPETUAL],
+            refused=refused_row(books.PERPETUAL, mark_price="abc", previous_mark_price="66330", **previous),
+            policy=by_previous_mark,
+        ).loc[books.PERPETUAL]
+        for previous in ({"previous_forward_price": "66000"}, {})
+    )
+    assert moved["price_source"] == "previous_mark"
+    assert moved["mark_price"] == pytest.approx(60_300.0)  # still .5 % above the index, which fell from 66,000
+    assert unmoved["price_source"] == "model"  # nothing tells how far to move it
+
+
+@pytest.mark.parametrize("volatility", ["78.1", "0.001", "1e400", "-0.5", " 0.5", "abc"])
+def test_a_volatility_beyond_its_field_is_not_read_from_a_refused_row(volatility):
+    refused = refused_row(books.JUNE_CALL, previous_mark_price="0.12", previous_mark_iv=volatility)
+    with pytest.raises(MarginError, match=books.JUNE_CALL) as caught:
+        prices_without([books.JUNE_CALL], refused=refused)
+    assert caught.value.reason is FailureReason.PRICE_UNAVAILABLE
+
+
+def test_a_funding_rate_beyond_its_field_is_not_read_from_a_refused_row():
+    refused = refused_row(books.PERPETUAL, previous_mark_price="66000", funding_rate="0.6")
+    assert np.isnan(prices_without([books.PERPETUAL], refused=refused).loc[books.PERPETUAL, "funding_rate"])
 
 
 def test_the_model_reads_a_forward_between_the_neighbouring_expiries():

@@ -111,10 +111,10 @@ def test_under_isolation_the_deficit_is_what_each_position_lacks_on_its_own():
     assert together.initial["A"] - equity == pytest.approx(lacking, abs=1e-6)
 
 
-def test_a_doubtful_account_owes_the_stated_multiple_and_a_stated_amount_for_each_unreadable_position():
-    result = margined("portfolio", {"A": {books.PERPETUAL: 100}, "B": {}}, conservative={"A": 0, "B": 2})
+def test_an_account_in_doubt_owes_the_stated_multiple():
+    result = margined("portfolio", {"A": {books.PERPETUAL: 100}, "B": {}}, conservative={"A", "B"})
     assert parts(result)["conservative_add_on"] == 84.0  # half of 168
-    assert result.initial == {"A": 252.0, "B": 200_000.0}
+    assert result.initial == {"A": 252.0, "B": 0.0}
     assert result.components.query("component == 'conservative_add_on'")["netting_set"].unique() == ["account"]
 
 

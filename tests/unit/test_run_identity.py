@@ -10,8 +10,8 @@ import pytest
 from margin_tasks.audit.content import content_hash, published_tables, table_sha256
 from margin_tasks.audit.identity import new_run_id
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pipeline.feed_source import feed_source, without_secret
-from margin_tasks.pipeline.run import checked_business_date, checked_session, cut_off_at
+from margin_tasks.pipeline.feed_source import feed_source, without_address, without_secret
+from margin_tasks.pipeline.run import checked_business_date, checked_session, session_cut_off
 
 
 @pytest.mark.parametrize("value", [None, "", "05.02.2026", "2026-13-01", "today", "2026-02-05T00:00:00"])
@@ -37,9 +37,11 @@ def test_unknown_sessions(session: str) -> None:
 
 
 def test_the_cut_off_is_an_instant_of_the_day() -> None:
-    assert cut_off_at(date(2026, 2, 5), "21:30") == datetime(2026, 2, 5, 21, 30)  # noqa: DTZ001 - naive UTC
+    assert session_cut_off(date(2026, 2, 5), "EOD", None) == datetime(2026, 2, 5, 21, 30)  # noqa: DTZ001 - naive UTC
     with pytest.raises(MarginError):
-        cut_off_at(date(2026, 2, 5), "25:00")
+        session_cut_off(date(2026, 2, 5), "EOD", "25:00")
+    with pytest.raises(MarginError, match="needs its cut-off"):
+        session_cut_off(date(2026, 2, 5), "ITD-01", None)
 
 
 def test_run_ids_sort_by_time() -> None:
@@ -53,6 +55,10 @@ def test_a_database_password_never_stays_in_the_source_spec(monkeypatch: pytest.
     spec = without_secret("sql:postgresql://desk:hunter2@127.0.0.1/feeds")
     assert spec == "sql:env:MARGIN_SOURCE_URL"
     assert "hunter2" not in feed_source(spec).spec
+    with pytest.raises(MarginError) as refused:
+        without_address("sql:postgresql://desk:hunter2@127.0.0.1/feeds")
+    assert refused.value.reason == FailureReason.INVALID_REQUEST
+    assert "hunter2" not in str(refused.value)
     monkeypatch.delenv("MARGIN_SOURCE_URL")
     feed_source.cache_clear()
     with pytest.raises(MarginError) as caught:

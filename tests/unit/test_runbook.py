@@ -11,6 +11,7 @@ import pytest
 from margin_tasks.contracts.failures import FailureReason, exit_code
 from margin_tasks.contracts.rules import HARD_AGE_HOURS, QUARANTINE_LIMIT, SOFT_AGE_MINUTES
 from margin_tasks.pipeline.command_line import EXIT_USAGE, margin
+from margin_tasks.pipeline.run import EOD_CUT_OFF
 from margin_tasks.pipeline.settings import Settings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -40,7 +41,7 @@ def test_commands_and_options_exist() -> None:
     run_options = {option for parameter in margin.commands["run"].params for option in parameter.opts}
     assert set(re.findall(r"^\| `(--[a-z-]+)` \|", RUNBOOK, re.MULTILINE)) <= run_options
     defaults = {parameter.name: parameter.default for parameter in margin.commands["run"].params}
-    assert (defaults["session"], Settings().source, defaults["cut_off"]) == ("EOD", "sample", "21:30")
+    assert (defaults["session"], Settings().source, EOD_CUT_OFF) == ("EOD", "sample", "21:30")
     assert isinstance(margin.commands["show"], click.Group)
 
 

@@ -96,3 +96,11 @@ def test_trades_of_a_position_that_could_not_be_read_settle_nothing():
     feeds = books.feeds({"A": {}}, trades=[("A", books.PERPETUAL, 5, 61_000.0)])
     unknown = pd.DataFrame({"account_id": ["A"], "instrument_id": [books.PERPETUAL]})
     assert settled(feeds, unknown=unknown).empty
+
+
+def test_a_position_that_the_gate_took_from_the_other_side_settles_like_any_other():
+    feeds = books.feeds({"A": {books.PERPETUAL: 8}}, trades=[("A", books.PERPETUAL, 5, 61_000.0)])
+    unknown = pd.DataFrame({"account_id": ["A"], "instrument_id": [books.PERPETUAL]})
+    rows = settled(feeds, unknown=unknown)
+    assert rows.loc[books.PERPETUAL, "previous"] == 3.0
+    pd.testing.assert_frame_equal(rows, settled(feeds))

@@ -121,6 +121,14 @@ def test_the_model_gives_back_the_marks_it_was_built_from(market):
     )
 
 
+def test_the_model_quotes_a_linear_contract_in_its_own_currency(market):
+    linear, inverse = row(market, books.LINEAR_PERPETUAL), row(market, books.PERPETUAL)
+    settlement_price = market.levels.settlement_price.copy()
+    settlement_price[linear] = 0.8
+    priced = model_price(market.instruments, replace(market.levels, settlement_price=settlement_price))
+    assert priced[[linear, inverse]].tolist() == [75_000.0, 60_000.0]
+
+
 def test_an_option_without_a_strike_is_refused_by_name():
     master = books.instruments()
     master.loc[master["instrument_id"] == books.CALL, "strike_price"] = np.nan

@@ -6,22 +6,19 @@ index_prices as (
     select * from {{ ref("int_index_price") }}
 ),
 
-haircuts as (
-    select
-        account_id,
-        asset,
-        haircut
-    from {{ ref("stg_collateral_values") }}
+terms as (
+    select * from {{ ref("stg_collateral_terms") }}
 ),
 
 valued as (
     select
         balances.*,
         {{ price_in_usd("balances.asset", "index_prices.index_price_usd") }} as asset_price_usd,
-        haircuts.haircut
+        -- What is owed is a debt and counts in full.
+        if(balances.quantity < 0, 0, terms.haircut) as haircut
     from balances
     left join index_prices on balances.asset = index_prices.asset
-    left join haircuts on balances.account_id = haircuts.account_id and balances.asset = haircuts.asset
+    left join terms on balances.asset = terms.asset
 )
 
 select

@@ -38,7 +38,8 @@ used as (
 published as (
     select
         asset,
-        max(index_price_usd) as index_price_usd
+        min(index_price_usd) as lowest_price_usd,
+        max(index_price_usd) as highest_price_usd
     from used
     group by asset
 )
@@ -50,7 +51,9 @@ select
     medians.asset,
     medians.median_price_usd,
     medians.venue_count,
-    coalesce(published.index_price_usd, medians.median_price_usd) as index_price_usd,
-    published.index_price_usd is not null as is_published
+    coalesce(published.highest_price_usd, medians.median_price_usd) as index_price_usd,
+    published.lowest_price_usd,
+    published.highest_price_usd,
+    published.highest_price_usd is not null as is_published
 from medians
 left join published on medians.asset = published.asset

@@ -17,7 +17,8 @@ with runs as (
 own_requirements as (
     select
         account_margin.*,
-        requirements.initial_margin as computed_margin
+        requirements.initial_margin as computed_margin,
+        requirements.maintenance_margin as computed_maintenance
     from {{ ref("stg_account_margin") }} as account_margin
     left join {{ ref("stg_requirements") }} as requirements
         on
@@ -60,6 +61,53 @@ stated_requirements as (
     from {{ ref("stg_requirements") }}
 ),
 
+stated_scans as (
+    select * from {{ ref("stg_requirement_components") }}
+    where component = 'scan_risk' and margin_type = 'initial'
+),
+
+called_by_sql as (
+    select
+        account_id,
+        unnest(['call', 'variation call', 'initial call', 'deficit']) as item,
+        unnest([call_amount, variation_call_amount, initial_call_amount, deficit]) as amount
+    from {{ ref("int_margin_call") }}
+),
+
+-- An account is called once: two calls of it add up to too much.
+calls_of_account as (
+    select
+        account_id,
+        sum(call_amount) as call_amount,
+        sum(variation_call_amount) as variation_call_amount,
+        sum(initial_call_amount) as initial_call_amount,
+        sum(deficit) as deficit
+    from {{ ref("stg_margin_calls") }}
+    group by account_id
+),
+
+called_by_array as (
+    select
+        account_id,
+        unnest(['call', 'variation call', 'initial call', 'deficit']) as item,
+        unnest([call_amount, variation_call_amount, initial_call_amount, deficit]) as amount
+    from calls_of_account
+),
+
+-- The levels that valuations and collateral state for one asset are one level.
+published_index as (
+    select
+        'published_index' as check_name,
+        '' as rulebook_id,
+        '' as account_id,
+        by_array.asset as item,
+        cast(by_array.lowest_price_usd as decimal(38, 8)) as sql_amount,
+        cast(by_array.highest_price_usd as decimal(38, 8)) as array_amount,
+        {{ exact }} as tolerance
+    from {{ ref("int_index_price") }} as by_array
+    where by_array.is_published
+),
+
 index_price as (
     select
         'index_price' as check_name,
@@ -90,6 +138,23 @@ account_scenario_pnl as (
             and by_sql.account_id = by_array.account_id
             and by_sql.netting_set = by_array.netting_set
             and by_sql.scenario_id = by_array.scenario_id
+),
+
+scan_risk as (
+    select
+        'scan_risk' as check_name,
+        coalesce(by_sql.rulebook_id, by_array.rulebook_id) as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.netting_set, by_array.netting_set) as item,
+        by_sql.initial_amount as sql_amount,
+        by_array.amount as array_amount,
+        {{ exact }} as tolerance
+    from {{ ref("int_scan_risk") }} as by_sql
+    full outer join stated_scans as by_array
+        on
+            by_sql.rulebook_id = by_array.rulebook_id
+            and by_sql.account_id = by_array.account_id
+            and by_sql.netting_set = by_array.netting_set
 ),
 
 requirement as (
@@ -184,8 +249,51 @@ deficit as (
     from own_requirements as by_array
 ),
 
+excess as (
+    select
+        'excess' as check_name,
+        by_array.rulebook_id,
+        by_array.account_id,
+        'excess' as item,
+        greatest(by_array.equity - by_array.computed_margin, 0) as sql_amount,
+        by_array.excess as array_amount,
+        {{ exact }} as tolerance
+    from own_requirements as by_array
+),
+
+-- What an account is set against is its requirement under its own rulebook.
+own_requirement as (
+    select
+        'own_requirement' as check_name,
+        by_array.rulebook_id,
+        by_array.account_id,
+        unnest(['initial', 'maintenance']) as item,
+        unnest([by_array.computed_margin, by_array.computed_maintenance]) as sql_amount,
+        unnest([by_array.initial_margin, by_array.maintenance_margin]) as array_amount,
+        {{ exact }} as tolerance
+    from own_requirements as by_array
+),
+
+margin_call as (
+    select
+        'margin_call' as check_name,
+        '' as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.item, by_array.item) as item,
+        by_sql.amount as sql_amount,
+        by_array.amount as array_amount,
+        {{ exact }} as tolerance
+    from called_by_sql as by_sql
+    full outer join called_by_array as by_array
+        on by_sql.account_id = by_array.account_id and by_sql.item = by_array.item
+),
+
 compared as (
+    select * from published_index
+    union all
     select * from index_price
+    union all
+    select * from scan_risk
     union all
     select * from account_scenario_pnl
     union all
@@ -200,6 +308,12 @@ compared as (
     select * from equity
     union all
     select * from deficit
+    union all
+    select * from excess
+    union all
+    select * from own_requirement
+    union all
+    select * from margin_call
 )
 
 select

@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'collateral_terms') }}
+where run_id = {{ current_run() }}
