@@ -6,6 +6,7 @@ from datetime import date
 
 from margin_tasks.calls.policy import call_policy_in_force
 from margin_tasks.collateral.policy import collateral_policy_in_force
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.market.policy import market_policy_in_force
 from margin_tasks.rulebooks import registry
 
@@ -16,12 +17,19 @@ def rulebook_ids(business_date: date) -> tuple[str, ...]:
 
 
 def parameter_set_id(business_date: date) -> str:
-    """Return the SHA-256 over every rulebook and policy in force on the day, in canonical JSON."""
-    policies = (
-        market_policy_in_force(business_date),
-        collateral_policy_in_force(business_date),
-        call_policy_in_force(business_date),
-    )
+    """Return the SHA-256 over every rulebook and policy in force on the day, in canonical JSON.
+
+    Raises:
+        MarginError: NOT_FOUND when a policy was not in force yet.
+    """
+    try:
+        policies = (
+            market_policy_in_force(business_date),
+            collateral_policy_in_force(business_date),
+            call_policy_in_force(business_date),
+        )
+    except LookupError as error:
+        raise MarginError(FailureReason.NOT_FOUND, f"{business_date} cannot be cleared: {error.args[0]}") from error
     return registry.parameter_set_id(
         registry.rulebooks_in_force(business_date), policies=[policy.model_dump(mode="json") for policy in policies]
     )

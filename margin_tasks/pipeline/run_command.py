@@ -17,6 +17,7 @@ from margin_tasks.audit.identity import new_run_id
 from margin_tasks.contracts.failures import FailureReason, MarginError, exit_code
 from margin_tasks.pipeline import airflow_runtime
 from margin_tasks.pipeline.feed_source import feed_source, without_secret
+from margin_tasks.pipeline.parameters import parameter_set_id
 from margin_tasks.pipeline.progress import progress_to, say
 from margin_tasks.pipeline.run import checked_business_date, checked_session, session_cut_off
 from margin_tasks.pipeline.settings import Settings
@@ -62,9 +63,11 @@ def run_day(
         "feed_wait_seconds": feed_wait_seconds,
         "run_id": run_id,
     }
-    feed_source(conf["source"])  # a source that does not exist is refused before Airflow is started for it
+    # What cannot become a run is refused before Airflow is started for it.
+    feed_source(conf["source"])
     folder = here.home / "runs" / day.isoformat() / session / run_id
     session_cut_off(day, session, cut_off)
+    parameter_set_id(day)
     os.environ.update(airflow_runtime.airflow_environment(here, airflow_runtime.COMMAND_LINE_METADATA))
     log_file = here.home / "airflow" / "logs" / f"run-{run_id}.log"
     with airflow_runtime.noise_to(log_file) as person, progress_to(person):

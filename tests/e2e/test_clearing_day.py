@@ -164,6 +164,27 @@ def test_refused_input_stops_the_run_before_any_figure(home: Home, landing_folde
     assert home.count("raw.findings") > 0
 
 
+def test_an_unreadable_position_is_derived_and_margined_conservatively(
+    published: Home, home: Home, landing_folder: Callable[[str], Path]
+) -> None:
+    folder = landing_folder("csv")
+    positions = folder / "positions.csv"
+    header, *rows = positions.read_text(encoding="utf-8").splitlines()
+    at = next(number for number, row in enumerate(rows) if "TAMA-H02,BTC-PERPETUAL" in row)
+    rows[at] = ",".join([*rows[at].split(",")[:-1], "x"])
+    positions.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{folder}")
+    statement = home.json("show", "account", "TAMA-H02")
+    usual = published.json("show", "account", "TAMA-H02")
+    assert statement["is_conservative"]
+    assert Decimal(statement["initial_margin"]) == Decimal(usual["initial_margin"]) * Decimal("1.5")
+    assert statement["settlement_amount"] == usual["settlement_amount"]
+    [finding] = home.json("query", "select \"row\", field, value from raw.findings where action = 'quarantined'")
+    assert finding == {"row": at + 2, "field": "quantity", "value": "x"}
+    [run] = published_runs(home)
+    assert run["quarantined_rows"] == 1
+
+
 def test_a_half_delivered_folder_is_waited_for(home: Home, landing_folder: Callable[[str], Path]) -> None:
     folder = landing_folder("csv")
     (folder / "_SUCCESS").unlink()

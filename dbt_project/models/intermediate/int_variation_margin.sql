@@ -26,24 +26,43 @@ quarantine as (
     select * from {{ ref("stg_quarantine") }}
 ),
 
--- What a refused price row still says about the day before.
-refused_prices as (
+refused_price_texts as (
     select
         json_extract_string(raw_row, '$.instrument_id') as instrument_id,
-        max(try_cast(json_extract_string(raw_row, '$.previous_mark_price') as double)) as previous_mark_price,
-        max(try_cast(json_extract_string(raw_row, '$.funding_rate') as double)) as funding_rate
+        try_cast(json_extract_string(raw_row, '$.previous_mark_price') as double) as previous_mark_price,
+        try_cast(json_extract_string(raw_row, '$.funding_rate') as double) as funding_rate
     from quarantine
     where feed = 'market_prices'
-    group by all
 ),
 
--- Of a position that could not be read, trades do not tell what was carried.
-unreadable_positions as (
+-- What a refused price row still says about the day before, as far as it keeps the ranges of the contract.
+refused_prices as (
+    select
+        instrument_id,
+        max(if(previous_mark_price > 0 and isfinite(previous_mark_price), previous_mark_price, null))
+            as previous_mark_price,
+        max(if(funding_rate between -0.5 and 0.5, funding_rate, null)) as funding_rate
+    from refused_price_texts
+    group by instrument_id
+),
+
+refused_positions as (
     select distinct
         json_extract_string(raw_row, '$.account_id') as account_id,
         json_extract_string(raw_row, '$.instrument_id') as instrument_id
     from quarantine
     where feed = 'positions'
+),
+
+-- Of a position that is not known at all, trades do not tell what was carried. One that the flat book determines is.
+unreadable_positions as (
+    select refused_positions.*
+    from refused_positions
+    left join positions
+        on
+            refused_positions.account_id = positions.account_id
+            and refused_positions.instrument_id = positions.instrument_id
+    where positions.account_id is null
 ),
 
 settling_trades as (
