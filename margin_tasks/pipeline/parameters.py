@@ -20,7 +20,7 @@ def parameter_set_id(business_date: date) -> str:
     """Return the SHA-256 over every rulebook and policy in force on the day, in canonical JSON.
 
     Raises:
-        MarginError: NOT_FOUND when a policy was not in force yet.
+        MarginError: INVALID_REQUEST when a policy was not in force yet.
     """
     try:
         policies = (
@@ -29,7 +29,9 @@ def parameter_set_id(business_date: date) -> str:
             call_policy_in_force(business_date),
         )
     except LookupError as error:
-        raise MarginError(FailureReason.NOT_FOUND, f"{business_date} cannot be cleared: {error.args[0]}") from error
+        raise MarginError(
+            FailureReason.INVALID_REQUEST, f"{business_date} cannot be cleared: {error.args[0]}"
+        ) from error
     return registry.parameter_set_id(
         registry.rulebooks_in_force(business_date), policies=[policy.model_dump(mode="json") for policy in policies]
     )

@@ -199,7 +199,8 @@ def test_wrong_requests_are_named(home: Home) -> None:
         ("run", "--date", "05.02.2026"): (2, "WRONG_BUSINESS_DATE"),
         ("run", "--date", BUSINESS_DATE, "--session", "NIGHT"): (2, "INVALID_REQUEST"),
         ("run", "--date", BUSINESS_DATE, "--source", "carrier-pigeon:x"): (2, "UNKNOWN_SOURCE"),
-        ("run", "--date", "1999-01-01"): (2, "NOT_FOUND"),
+        ("run", "--date", "1999-01-01"): (2, "INVALID_REQUEST"),
+        ("run", "--date", "2026-02-06"): (2, "NOT_FOUND"),
         ("run",): (64, "--date"),
     }
     for arguments, (code, text) in cases.items():
