@@ -38,7 +38,7 @@ test-fast: $(READY) ## Run the tests that need neither servers nor whole clearin
 lint: $(READY) ## Check style, types, layers and SQL
 	@echo "ruff";         $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@echo "mypy";         $(BIN)/mypy --no-error-summary
-	@echo "import-linter"; $(BIN)/lint-imports --no-timings > /dev/null || $(BIN)/lint-imports
+	@echo "import-linter"; mkdir -p build; $(BIN)/lint-imports > build/imports.txt || { cat build/imports.txt; exit 1; }
 	@mkdir -p build; echo "sqlfluff";     $(BIN)/sqlfluff lint --nocolor --disable-progress-bar dbt_project > build/sqlfluff.txt 2>&1 || { cat build/sqlfluff.txt; exit 1; }
 	@echo "generated documents"; $(BIN)/python -m margin_tasks.contracts.generate --check
 

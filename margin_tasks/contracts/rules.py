@@ -239,8 +239,8 @@ _RULES: tuple[Rule, ...] = (
     _report(
         "held_without_price",
         ("market_prices",),
-        "An instrument that is held or traded has an accepted price; otherwise its previous mark or the model "
-        "stands in, and the accounts that hold it are margined conservatively.",
+        "An instrument that is held or traded has an accepted price; otherwise the model of the day stands in, "
+        "or the previous mark moved to today, and the accounts that hold it are margined conservatively.",
     ),
     _refuse(
         "price_unavailable",

@@ -552,7 +552,8 @@ def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
                 value=instrument,
             )
             continue
-        stand_in = "a model price" if np.isnan(mark) else f"its previous mark {mark:g}"
+        has_model = terms["product_type"] != "option" or smile
+        stand_in = "a model price of the day" if has_model else "its price at yesterday's volatility"
         ledger.record_feed(
             feed.name,
             "held_without_price",
