@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test test-fast lint docs bench lock clean distclean
+.PHONY: help run up test test-fast lint docs bench bench-day lock clean distclean
 
 help: ## List all commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,8 +45,11 @@ lint: $(READY) ## Check style, types, layers and SQL
 docs: $(READY) ## Write the generated documents: data dictionary and dbt sources
 	@$(BIN)/python -m margin_tasks.contracts.generate
 
-bench: $(READY) ## Measure the clearing day by stage
-	@$(BIN)/python benchmarks/clearing_day.py
+bench: $(READY) ## Measure pricing kernels and the risk step against their peers (writes build/bench.json)
+	@$(BIN)/python -m benchmarks
+
+bench-day: $(READY) ## Measure whole clearing days by part
+	@$(BIN)/python -m benchmarks.clearing_day
 
 lock: $(READY) ## Resolve the dependencies again and write requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -48,23 +48,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--date", default="2026-02-05")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     first: list[dict[str, float]] = []
     repeated: list[dict[str, float]] = []
     for number in range(arguments.repetitions):
         with tempfile.TemporaryDirectory() as folder:
             for kind, results in (("first", first), ("repeated", repeated)):
-                print(f"repetition {number + 1} of {arguments.repetitions}, {kind} run", flush=True)
+                print(f"repetition {number + 1} of {arguments.repetitions}, {kind} run", file=sys.stderr, flush=True)
                 results.append(timed_run(Path(folder), arguments.date))
     table = {"first run": median_of(first), "repeated run": median_of(repeated)}
-    for kind, parts in table.items():
-        print(f"\n{kind}")
-        for part, figures in parts.items():
-            print(f"  {part:<18}{figures['seconds']:8.2f} s  {figures['share']:6.1%}")
+    if arguments.json:
+        print(json.dumps(table, indent=2))
+    else:
+        for kind, parts in table.items():
+            print(f"\n{kind}")
+            for part, figures in parts.items():
+                print(f"  {part:<18}{figures['seconds']:8.2f} s  {figures['share']:6.1%}")
     output = Path("build") / "bench_clearing_day.json"
     output.parent.mkdir(exist_ok=True)
     output.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten to {output}")
+    print(f"written to {output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

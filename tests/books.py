@@ -29,7 +29,8 @@ FAR_CALL, FARTHER_CALL = "BTC-27MAR26-140000-C", "BTC-27MAR26-150000-C"
 LINEAR_CALL, JUNE_CALL = "BTC_USDC-27MAR26-60000-C", "BTC-26JUN26-60000-C"
 ETHER_PERPETUAL, ETHER_CALL, SPOT = "ETH-PERPETUAL", "ETH-27MAR26-2000-C", "BTC_USDC"
 
-_COLUMNS = list(FEEDS["instruments"].column_names)
+# The optional terms stay empty: the conventions of the contract master.
+_COLUMNS = list(FEEDS["instruments"].column_names)[:10]
 _INSTRUMENTS = [
     (SPOT, "spot", "BTC", "linear", "USDC", "USDC", 1.0, None, np.nan, None),
     (PERPETUAL, "perpetual", "BTC", "inverse", "USD", "BTC", 10.0, None, np.nan, None),
@@ -51,7 +52,8 @@ def instruments() -> pd.DataFrame:
     """Contract master of the tests."""
     frame = pd.DataFrame(_INSTRUMENTS, columns=_COLUMNS)
     texts = [name for name in _COLUMNS if name not in {"contract_multiplier", "expiry_at", "strike_price"}]
-    return frame.astype(dict.fromkeys(texts, "str") | {"expiry_at": "datetime64[us]"})
+    frame = frame.astype(dict.fromkeys(texts, "str") | {"expiry_at": "datetime64[us]"})
+    return frame.reindex(columns=list(FEEDS["instruments"].column_names))
 
 
 def market_prices(*, previous_index: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -75,6 +77,8 @@ def market_prices(*, previous_index: Mapping[str, float] | None = None) -> pd.Da
             "previous_forward_price": before[1],
             "previous_mark_iv": before[2],
             "funding_rate": np.where(master["product_type"] == "perpetual", 0.001, np.nan),
+            "discount_rate": np.nan,
+            "dividend_yield": np.nan,
             "observed_at": np.datetime64(CUTOFF_AT, "us"),
         }
     )

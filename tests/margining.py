@@ -31,7 +31,7 @@ def figures() -> ContractFigures:
     """Per-contract figures in that market."""
     values = value_contracts(market().instruments, market().levels)
     return ContractFigures(
-        value_usd=values.value_usd,
+        value_usd=values.mark_value_usd,
         delta=values.delta,
         notional_usd=values.notional_usd,
         index_price=market().levels.index_price,

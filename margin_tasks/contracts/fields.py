@@ -138,12 +138,17 @@ _FIELDS: tuple[Field, ...] = (
     _string("rulebook_id", "Margin methodology.", pattern=r"[a-z][a-z0-9_]*"),
     # instruments
     _identifier("instrument_id", "Listed instrument."),
-    _string("product_type", "What is traded.", allowed=("spot", "future", "perpetual", "option")),
+    _string(
+        "product_type",
+        "What is traded. tokenised_asset: a token on a treasury, metal or share, valued by its own price policy.",
+        allowed=("spot", "future", "perpetual", "option", "tokenised_asset"),
+    ),
     _string("underlying", "Underlying index.", pattern=_CURRENCY),
     _string(
         "settlement_style",
-        "linear: quoted and settled in the quote currency; inverse: settled in the underlying coin.",
-        allowed=("linear", "inverse"),
+        "linear: quoted and settled in the quote currency; inverse: settled in the underlying coin; quanto: quoted in "
+        "USD and paid in another currency at the fixed rate of the multiplier.",
+        allowed=("linear", "inverse", "quanto"),
     ),
     _currency(
         "quote_currency",
@@ -152,12 +157,45 @@ _FIELDS: tuple[Field, ...] = (
     _currency("settlement_currency", "Currency in which profit and loss is paid."),
     _price(
         "contract_multiplier",
-        "underlying units (linear, options) or USD (inverse future, perpetual) per contract",
+        "per contract: underlying units (linear, options), USD (inverse future, perpetual and option on one), units of "
+        "the settlement currency for each USD of price (quanto) or paid (cash_or_nothing)",
         "Size of one contract.",
     ),
     _instant("expiry_at", "Expiry; empty for spot and perpetuals."),
     _price("strike_price", "USD per unit of the underlying", "Strike of an option; empty otherwise."),
     _string("option_type", "Right of an option; empty otherwise.", allowed=("call", "put")),
+    _string(
+        "exercise_style",
+        "When an option may be exercised; empty = european, and for what is no option.",
+        allowed=("european", "american"),
+    ),
+    _string(
+        "payoff_type",
+        "What an option pays in the money. vanilla: the distance to the strike; cash_or_nothing: one unit of the "
+        "settlement currency; asset_or_nothing: one unit of the underlying, or its worth; inverse_future: for each USD "
+        "of face the coins that an inverse future gains from the strike. Empty = vanilla, and for what is no option.",
+        allowed=("vanilla", "cash_or_nothing", "asset_or_nothing", "inverse_future"),
+    ),
+    _string(
+        "premium_style",
+        "upfront: an option's premium is paid at the trade and its value counts in equity; futures_style: it is marked "
+        "to market daily like a future. Empty = upfront, and for what is no option.",
+        allowed=("upfront", "futures_style"),
+    ),
+    _string("settlement_method", "What is delivered at expiry; empty = cash.", allowed=("cash", "physical")),
+    _string(
+        "option_valued_on",
+        "What the value of an option is computed from: the forward of its expiry, or the spot with discount_rate and "
+        "dividend_yield. Empty = forward, and for what is no option.",
+        allowed=("forward", "spot"),
+    ),
+    _number(
+        "averaging_window_seconds",
+        "seconds",
+        "Length of the time before expiry over which the settlement price is averaged; empty or 0 = a single price.",
+        minimum=0.0,
+        maximum=604_800.0,
+    ),
     # positions and trades
     _decimal(
         "quantity", "contracts, or units of the asset", "Signed size: long or held positive, short or owed negative."
@@ -198,8 +236,26 @@ _FIELDS: tuple[Field, ...] = (
         minimum=-0.5,
         maximum=0.5,
     ),
-    _instant("observed_at", "When the quote was taken."),
-    _identifier("venue", "Trading venue that quoted the price."),
+    _number(
+        "discount_rate",
+        "annual, continuous, 1 = 100 %",
+        "Rate at which an option's payoff is discounted; empty: the venue quotes without. Needed for options on spot.",
+        minimum=-0.5,
+        maximum=1.0,
+    ),
+    _number(
+        "dividend_yield",
+        "annual, continuous, 1 = 100 %",
+        "Yield of the underlying that the holder of an option on spot does not receive; empty: none.",
+        minimum=-0.5,
+        maximum=1.0,
+    ),
+    _instant("observed_at", "When the quote was taken, or a reference value published."),
+    _identifier(
+        "venue",
+        "Trading venue that quoted the price; REFERENCE for the published reference value of an asset that a price "
+        "policy starts from (net asset value, fixing of a metal, close of a share).",
+    ),
     _identifier("asset", "Currency, coin or token."),
     _price("index_price", "USD per unit of the asset", "Price on one venue."),
     _date("price_date", "Day of a historical close (UTC)."),
@@ -225,10 +281,11 @@ _FIELDS: tuple[Field, ...] = (
     _number(
         "contract_value_usd",
         "USD per contract",
-        "Value of one contract in USD; 0 for futures and perpetuals, whose gains are settled daily.",
+        "Value of one contract in USD; 0 for futures, perpetuals and futures-style options, whose gains are settled "
+        "daily.",
     ),
-    _number("delta", "units of the underlying per contract", "First derivative of value to the forward."),
-    _number("gamma", "units of the underlying per contract, per USD", "Second derivative of value to the forward."),
+    _number("delta", "units of the underlying per contract", "First derivative of value to its own price."),
+    _number("gamma", "units of the underlying per contract, per USD", "Second derivative of value to its own price."),
     _number("vega_usd", "USD per contract, per 1.00 of volatility", "Derivative of value to volatility."),
     _number("theta_usd", "USD per contract, per day", "Change of value over one day, all else equal."),
     _flag("is_fallback_price", "The mark was missing or refused and a fallback stands in."),
@@ -255,7 +312,11 @@ _FIELDS: tuple[Field, ...] = (
         USD,
         "The day's settlement gain (positive) or loss: marks on carried positions and trades of the day.",
     ),
-    _decimal("premium_amount", USD, "Option premium of the day's trades: received positive, paid negative."),
+    _decimal(
+        "premium_amount",
+        USD,
+        "Premium of the day's trades in options that are not futures-style: received positive, paid negative.",
+    ),
     _decimal("funding_amount", USD, "Perpetual funding of the day: received positive, paid negative."),
     _decimal("settlement_amount", USD, "variation_margin + premium_amount + funding_amount."),
     _decimal("delta_usd", USD, "Position delta times index."),
@@ -283,6 +344,7 @@ _FIELDS: tuple[Field, ...] = (
     # audit
     _string("status", "State of the run.", allowed=("running", "published", "refused", "failed", "abandoned")),
     _string("failure_reason", "Reason from the closed list of failures; empty when none."),
+    _instant("cut_off_at", "When the run's prices and positions were taken; empty where it was not recorded."),
     _instant("recorded_at", "When the row was written."),
     _string("stage", "Stage of the clearing run."),
     _number("elapsed_seconds", "seconds", "Wall time of the stage.", minimum=0.0),

@@ -51,6 +51,10 @@ HARD_AGE_HOURS = 24
 CLOCK_TOLERANCE_MINUTES = 5
 INDEX_DISPERSION_LIMIT = 0.01
 MARK_DEVIATION_LIMIT = 0.20
+# Published values that price policies start from stand among the index quotes under this venue. A fixing or a net asset
+# value is published once a day or less, so that an age in hours says nothing about it.
+REFERENCE_VENUE = "REFERENCE"
+REFERENCE_AGE_DAYS = 10
 # A single position of this size is a fault of data.
 LARGEST_NOTIONAL_USD = 1e10
 
@@ -196,8 +200,12 @@ _RULES: tuple[Rule, ...] = (
     _quarantine(
         "contract_terms",
         ("instruments",),
-        "Options have strike, right and expiry; futures an expiry; perpetuals and spots none of them. Inverse "
-        "contracts settle in the underlying, linear ones in the quote currency.",
+        "Options have strike, right and expiry; futures an expiry; perpetuals, spots and tokenised assets none. "
+        "Only options have exercise, payoff, premium and what they are valued on; only what expires has a settlement "
+        "method and an averaging window. Inverse contracts settle in the underlying, linear ones in the quote "
+        "currency, quanto ones are quoted in USD and settle in a third currency. American options are vanilla and not "
+        "inverse, with the premium upfront; options on spot are not inverse; cash_or_nothing is not inverse, "
+        "inverse_future is.",
     ),
     _quarantine("expired_instrument", ("instruments",), "The instrument expires after the cut-off."),
     _quarantine(
@@ -209,9 +217,21 @@ _RULES: tuple[Rule, ...] = (
         "The instrument is an accepted row of instruments.",
     ),
     _quarantine("implied_volatility_missing", ("market_prices",), "An option's price row has its implied volatility."),
+    _quarantine(
+        "discount_rate_missing", ("market_prices",), "An option valued on spot has the discount rate of its price row."
+    ),
     _quarantine("unpriced_asset", ("collateral_balances",), "A collateral asset other than USD has an index quote."),
-    _quarantine("stale_beyond_limit", QUOTE_FEEDS, f"A quote is at most {HARD_AGE_HOURS} hours old at the cut-off."),
-    _report("stale", QUOTE_FEEDS, f"A quote is at most {SOFT_AGE_MINUTES} minutes old at the cut-off."),
+    _quarantine(
+        "stale_beyond_limit",
+        QUOTE_FEEDS,
+        f"A quote is at most {HARD_AGE_HOURS} hours old at the cut-off, a reference value {REFERENCE_AGE_DAYS} days.",
+    ),
+    _report(
+        "stale",
+        QUOTE_FEEDS,
+        f"A quote is at most {SOFT_AGE_MINUTES} minutes old at the cut-off; a reference value has the age limit of its "
+        "price policy.",
+    ),
     _report(
         "after_cut_off",
         (*QUOTE_FEEDS, "trades"),
@@ -222,7 +242,7 @@ _RULES: tuple[Rule, ...] = (
     _report(
         "index_dispersion",
         ("index_quotes",),
-        f"A venue's price is within {INDEX_DISPERSION_LIMIT:.0%} of the median of the venues.",
+        f"A venue's price is within {INDEX_DISPERSION_LIMIT:.0%} of the median of the venues; so is a reference value.",
     ),
     _report("funding_missing", ("market_prices",), "A perpetual has its funding rate; otherwise funding counts as 0."),
     _quarantine(

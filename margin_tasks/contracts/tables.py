@@ -69,7 +69,8 @@ FEEDS: dict[str, Table] = _by_name(
         "instruments",
         "Contract master: everything that may be held or traded.",
         "instrument_id product_type underlying settlement_style quote_currency settlement_currency "
-        "contract_multiplier expiry_at? strike_price? option_type?",
+        "contract_multiplier expiry_at? strike_price? option_type? exercise_style? payoff_type? premium_style? "
+        "settlement_method? option_valued_on? averaging_window_seconds?",
         key="instrument_id",
     ),
     _table(
@@ -88,12 +89,13 @@ FEEDS: dict[str, Table] = _by_name(
         "market_prices",
         "Marks of the day and of the previous clearing day, one row for each instrument.",
         "business_date instrument_id mark_price bid_price? ask_price? forward_price mark_iv? "
-        "previous_mark_price? previous_forward_price? previous_mark_iv? funding_rate? observed_at",
+        "previous_mark_price? previous_forward_price? previous_mark_iv? funding_rate? discount_rate? dividend_yield? "
+        "observed_at",
         key="business_date instrument_id",
     ),
     _table(
         "index_quotes",
-        "Index constituents: one USD price for each asset and venue.",
+        "Index constituents: one USD price for each asset and venue, and reference values (venue REFERENCE).",
         "business_date asset venue index_price observed_at",
         key="business_date asset venue",
     ),
@@ -180,6 +182,12 @@ RISK: dict[str, Table] = _by_name(
         key="rulebook_id account_id netting_set component margin_type",
     ),
     _table(
+        "requirement_shares",
+        "Every part of the requirement divided over the positions; negative where a position offsets others.",
+        "rulebook_id account_id netting_set instrument_id component margin_type amount currency",
+        key="rulebook_id account_id netting_set instrument_id component margin_type",
+    ),
+    _table(
         "requirements",
         "The requirement of every account under every rulebook, as totalled by the array engine.",
         "rulebook_id account_id initial_margin maintenance_margin currency is_conservative",
@@ -219,7 +227,7 @@ AUDIT: dict[str, Table] = _by_name(
         "run_events",
         "Every change of state of every run.",
         "run_id business_date session status recorded_at failure_reason? message? source_spec code_commit "
-        "lock_hash parameter_set_id content_hash? account_count? call_count? quarantined_rows?",
+        "lock_hash parameter_set_id content_hash? account_count? call_count? quarantined_rows? cut_off_at?",
         key="run_id status",
     ),
     _table(

@@ -12,10 +12,13 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import parse_text
 from margin_tasks.contracts.rules import CLOCK_TOLERANCE_MINUTES
 from margin_tasks.contracts.tables import FEEDS
+from margin_tasks.market.asset_policy import AssetPricePolicy, policy_prices, split_references
 from margin_tasks.market.policy import MarketPolicy, PriceFallback
 
 USD = "USD"
 ACCEPTED_MARK = "mark"
+ASSET_POLICY = "asset_policy"
+TOKENISED_ASSET = "tokenised_asset"
 
 PRICE_COLUMNS = (
     "mark_price",
@@ -25,10 +28,19 @@ PRICE_COLUMNS = (
     "previous_forward_price",
     "previous_mark_iv",
     "funding_rate",
+    "discount_rate",
+    "dividend_yield",
 )
+_RATES = ("discount_rate", "dividend_yield")
 
 
-def index_prices(index_quotes: pd.DataFrame, *, cutoff_at: datetime, policy: MarketPolicy) -> pd.DataFrame:
+def index_prices(
+    index_quotes: pd.DataFrame,
+    *,
+    cutoff_at: datetime,
+    policy: MarketPolicy,
+    asset_policies: tuple[AssetPricePolicy, ...] = (),
+) -> pd.DataFrame:
     """Form the index of every quoted asset: the median of its fresh venues without the outliers.
 
     A quote is stale when it is older than ``policy.maximum_quote_age_seconds`` at the cut-off; one that was taken later
@@ -36,16 +48,21 @@ def index_prices(index_quotes: pd.DataFrame, *, cutoff_at: datetime, policy: Mar
     further than ``policy.maximum_deviation`` from their median are left out and the median is taken again. Where fewer
     than ``policy.minimum_venues`` remain, the median of all quotes up to the cut-off stands in, marked as a fallback.
 
+    A tokenised asset has the price of its own policy instead (``market.asset_policy.policy_prices``), in which that
+    median is its market. Reference values are no venue and count nowhere else.
+
     Args:
         index_quotes: typed feed: ``asset, venue, index_price, observed_at``.
         cutoff_at: naive UTC instant of the valuation.
         policy: rules in force.
+        asset_policies: price policies of tokenised assets in force.
 
     Returns:
         One row for each asset with such a quote, sorted: ``asset, index_price`` (USD), ``venue_count`` (used),
         ``is_fallback``.
     """
     quotes = index_quotes[["asset", "venue", "index_price", "observed_at"]].sort_values(["asset", "venue"])
+    quotes, references = split_references(quotes)
     quotes = quotes[quotes["observed_at"] <= cutoff_at + timedelta(minutes=CLOCK_TOLERANCE_MINUTES)]
     age = pd.Timestamp(cutoff_at) - quotes["observed_at"]
     fresh = quotes[age <= pd.Timedelta(seconds=policy.maximum_quote_age_seconds)]
@@ -56,7 +73,7 @@ def index_prices(index_quotes: pd.DataFrame, *, cutoff_at: datetime, policy: Mar
     used = used.reindex(every.index)
     is_fallback = ~(used["count"] >= policy.minimum_venues)
     chosen = used.mask(is_fallback, every)
-    return pd.DataFrame(
+    market = pd.DataFrame(
         {
             "asset": every.index.to_numpy(dtype=object),
             "index_price": chosen["median"].to_numpy(dtype=np.float64),
@@ -64,6 +81,7 @@ def index_prices(index_quotes: pd.DataFrame, *, cutoff_at: datetime, policy: Mar
             "is_fallback": is_fallback.to_numpy(dtype=bool),
         }
     )
+    return policy_prices(market, references=references, cutoff_at=cutoff_at, policies=asset_policies)
 
 
 def index_price_of(assets: pd.Series, *, index: pd.DataFrame) -> pd.Series:
@@ -97,6 +115,7 @@ def instrument_prices(
     index: pd.DataFrame,
     cutoff_at: datetime,
     policy: MarketPolicy,
+    asset_policies: tuple[AssetPricePolicy, ...] = (),
 ) -> pd.DataFrame:
     """Find a price row for every instrument, falling back in the policy's order where no mark was accepted.
 
@@ -106,6 +125,9 @@ def instrument_prices(
     row says of the day before, moved to today: its previous mark times forward / previous forward and, for options, its
     previous implied volatility. Where ``mark_price`` is left empty the pricing model fills it.
 
+    A tokenised asset is valued by its price policy, whatever mark is delivered: its mark is the index of its underlying
+    over that of its settlement currency, and it is a fallback where that index is one.
+
     Args:
         instruments: typed rows of the contract master to price.
         listed: every row of the contract master; the model reads curves and smiles off all that have a mark.
@@ -114,13 +136,15 @@ def instrument_prices(
         index: result of :func:`index_prices`.
         cutoff_at: naive UTC instant of the valuation.
         policy: rules in force.
+        asset_policies: price policies of tokenised assets in force, those that ``index`` was formed with.
 
     Returns:
         One row for each instrument, sorted: ``instrument_id``, the price columns of the feed, ``price_source``,
         ``is_fallback_price``.
 
     Raises:
-        MarginError: PRICE_UNAVAILABLE, naming the instruments for which nothing stands in.
+        MarginError: PRICE_UNAVAILABLE, naming the instruments for which nothing stands in, and tokenised assets without
+            a price policy.
     """
     columns = ["instrument_id", *PRICE_COLUMNS]
     wanted = instruments.sort_values("instrument_id", ignore_index=True)
@@ -135,6 +159,15 @@ def instrument_prices(
             unmarked, priced=priced, refused=refused, index=index, cutoff_at=cutoff_at, order=policy.price_fallbacks
         )
         rows.loc[is_missing, stand_in.columns] = stand_in
+    is_token = wanted["product_type"] == TOKENISED_ASSET
+    if is_token.any():
+        tokens = wanted[is_token]
+        _refuse_without_policy(tokens, asset_policies=asset_policies)
+        worth = index_price_of(tokens["underlying"], index=index)
+        rows.loc[is_token, "forward_price"] = worth
+        rows.loc[is_token, "mark_price"] = worth / index_price_of(tokens["settlement_currency"], index=index)
+        rows.loc[is_token, "price_source"] = ASSET_POLICY
+        rows.loc[is_token, "is_fallback_price"] = False
     return rows[[*columns, "price_source", "is_fallback_price"]]
 
 
@@ -148,7 +181,8 @@ def previous_index_prices(
 ) -> pd.DataFrame:
     """Index level of the previous clearing day for every asset of ``index``.
 
-    The feeds carry it as the previous forward of the underlying's perpetuals and spots (their forward is the index).
+    The feeds carry it as the previous forward of the underlying's perpetuals, spots and tokenised assets (their forward
+    is the index).
     Where none is listed, the last daily close before the business date stands in, then today's index.
 
     Args:
@@ -161,7 +195,7 @@ def previous_index_prices(
     Returns:
         ``asset, index_price``, one row for each asset of ``index``.
     """
-    is_at_index = instruments["product_type"].isin(["perpetual", "spot"])
+    is_at_index = instruments["product_type"].isin(["perpetual", "spot", TOKENISED_ASSET])
     at_index = instruments[is_at_index].merge(market_prices, on="instrument_id")
     stated = at_index.groupby("underlying")["previous_forward_price"].median()
     before = price_history[price_history["price_date"] < business_date].sort_values("price_date", kind="stable")
@@ -169,6 +203,17 @@ def previous_index_prices(
     today = index.set_index("asset")["index_price"]
     previous = stated.reindex(today.index).fillna(closed.reindex(today.index)).fillna(today)
     return pd.DataFrame({"asset": today.index, "index_price": previous.to_numpy(dtype=np.float64)})
+
+
+def _refuse_without_policy(tokens: pd.DataFrame, *, asset_policies: tuple[AssetPricePolicy, ...]) -> None:
+    without = tokens[~tokens["underlying"].isin([policy.asset for policy in asset_policies])]
+    if len(without):
+        named = ", ".join(without["instrument_id"])
+        raise MarginError(
+            FailureReason.PRICE_UNAVAILABLE,
+            f"instruments: no price policy is in force for the underlying of {named}: add one to "
+            "margin_tasks/market/asset_definitions",
+        )
 
 
 def _stand_in(
@@ -194,7 +239,9 @@ def _stand_in(
         "previous_mark": volatilities["previous_mark"].where(is_option, moved).notna(),
         "model": volatilities["model"].notna() | ~is_option,
     }
-    stand_in = delivered.assign(forward_price=forward, price_source="")
+    stand_in = delivered.assign(
+        forward_price=forward, price_source="", **_rates(missing, delivered=delivered, priced=priced)
+    )
     for source in reversed(order):
         stand_in["mark_price"] = stand_in["mark_price"].mask(is_usable[source], marks[source])
         stand_in["mark_iv"] = stand_in["mark_iv"].mask(is_usable[source], volatilities[source])
@@ -238,6 +285,19 @@ def _forward_at_expiry(
         levels = [spot[rows.index[0]], *curve]
         forward[rows.index] = np.interp((rows["expiry_at"] - cutoff_at).dt.total_seconds(), seconds, levels)
     return forward
+
+
+def _rates(missing: pd.DataFrame, *, delivered: pd.DataFrame, priced: pd.DataFrame) -> dict[str, pd.Series]:
+    """Rates of the refused rows, else medians of the options of the same expiry, else of the same underlying."""
+    keys = ["underlying", "expiry_at"]
+    options = priced[priced["product_type"] == "option"]
+    of_expiry = missing[keys].merge(options.groupby(keys)[list(_RATES)].median(), on=keys, how="left")
+    of_underlying = missing[["underlying"]].merge(
+        options.groupby("underlying")[list(_RATES)].median(), on="underlying", how="left"
+    )
+    medians = of_expiry[list(_RATES)].fillna(of_underlying[list(_RATES)]).set_axis(missing.index)
+    is_option = missing["product_type"] == "option"
+    return {name: delivered[name].fillna(medians[name]).where(is_option) for name in _RATES}
 
 
 def _volatility_at_strike(missing: pd.DataFrame, *, priced: pd.DataFrame) -> pd.Series:

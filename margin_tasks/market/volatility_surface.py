@@ -28,6 +28,11 @@ _BUTTERFLY_MARGIN = 2e-3
 _CALENDAR_MARGIN = 2e-3
 _PENALTY = 1000.0
 
+# Bounds within which an on-chain venue (Lyra) reads its SVI surface: log-moneyness within four times the slice's own
+# scale, the root of total variance at most twelve.
+VENUE_CLAMP_DEVIATIONS = 4.0
+VENUE_LARGEST_VARIANCE = 144.0
+
 
 def arbitrage_grid(*, lowest: float, highest: float, standard_deviation: float) -> FloatArray:
     """Log-moneyness at which a slice is checked: the listed range evenly, and the centre of the slice more finely.
@@ -121,6 +126,84 @@ def svi_volatility(
     log_moneyness = np.log(np.asarray(strike_price, dtype=np.float64) / np.asarray(forward_price, dtype=np.float64))
     variance = svi_total_variance(log_moneyness, a=a, b=b, rho=rho, m=m, sigma=sigma)
     volatility: FloatArray = np.sqrt(variance / np.asarray(year_fraction, dtype=np.float64))
+    return volatility
+
+
+def clamped_log_moneyness(
+    *,
+    strike_price: ArrayLike,
+    forward_price: ArrayLike,
+    a: ArrayLike,
+    b: ArrayLike,
+    sigma: ArrayLike,
+    clamp_deviations: float = VENUE_CLAMP_DEVIATIONS,
+) -> FloatArray:
+    """ln(strike / forward) held within ``clamp_deviations x sqrt(a + b sigma)`` of zero; all arguments broadcast.
+
+    Beyond the bound a wing is flat. A strike or a forward of zero lies on the bound.
+
+    Args:
+        strike_price: USD per unit of the underlying, not negative.
+        forward_price: USD per unit of the underlying, not negative.
+        a: Level, total variance.
+        b: Angle between the wings.
+        sigma: Curvature at the centre.
+        clamp_deviations: Width of the range.
+
+    Returns:
+        Log-moneyness, of the broadcast shape.
+    """
+    scale = np.asarray(a, dtype=np.float64) + np.asarray(b, dtype=np.float64) * np.asarray(sigma, dtype=np.float64)
+    bound = clamp_deviations * np.sqrt(scale)
+    with np.errstate(divide="ignore"):
+        log_moneyness = np.log(strike_price) - np.log(forward_price)
+    clamped: FloatArray = np.clip(log_moneyness, -bound, bound)
+    return clamped
+
+
+def venue_svi_volatility(
+    *,
+    strike_price: ArrayLike,
+    forward_price: ArrayLike,
+    year_fraction: ArrayLike,
+    a: ArrayLike,
+    b: ArrayLike,
+    rho: ArrayLike,
+    m: ArrayLike,
+    sigma: ArrayLike,
+    clamp_deviations: float = VENUE_CLAMP_DEVIATIONS,
+    largest_variance: float = VENUE_LARGEST_VARIANCE,
+) -> FloatArray:
+    """Volatility as a venue reads it from the raw SVI that it publishes: clamped log-moneyness, capped variance.
+
+    ``sqrt(min(w(k), largest_variance) / year_fraction)`` with ``k`` from :func:`clamped_log_moneyness`. Source: Lyra
+    Finance, lyra-utils, SVI test vectors; its successor Derive caps at 20 (reference case ``derive_pmrm2_cases``).
+
+    Args:
+        strike_price: USD per unit of the underlying, not negative.
+        forward_price: The forward that the slice was published with, USD per unit, not negative.
+        year_fraction: The slice's own, positive.
+        a: See ``svi_total_variance``; likewise ``b``, ``rho``, ``m`` and ``sigma``.
+        b: Angle between the wings.
+        rho: Skew.
+        m: Centre.
+        sigma: Curvature at the centre.
+        clamp_deviations: See ``clamped_log_moneyness``.
+        largest_variance: Cap of total variance.
+
+    Returns:
+        Volatility, annualised, of the broadcast shape.
+    """
+    log_moneyness = clamped_log_moneyness(
+        strike_price=strike_price,
+        forward_price=forward_price,
+        a=a,
+        b=b,
+        sigma=sigma,
+        clamp_deviations=clamp_deviations,
+    )
+    variance = svi_total_variance(log_moneyness, a=a, b=b, rho=rho, m=m, sigma=sigma)
+    volatility: FloatArray = np.sqrt(np.minimum(variance, largest_variance) / np.asarray(year_fraction))
     return volatility
 
 

@@ -291,6 +291,132 @@ def _scenario(row: dict[str, Any]) -> str:
     return f"{row['scenario_id']}: price {row['price_move']:+.0%}, volatility {row['volatility_move']}{weight}"
 
 
+_SCENARIOS_PRINTED = 4
+
+
+@margin.command()
+@click.argument("account_id")
+@_date
+@_session
+@click.option("--rulebook", "rulebook_id", help="Rulebook to explain [default: the account's own].")
+@_json
+@click.option(
+    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with pictures, too."
+)
+@_home
+def explain(
+    account_id: str,
+    business_date: str,
+    session: str,
+    rulebook_id: str | None,
+    as_json: bool,
+    html_file: Path | None,
+    home: Path | None,
+) -> int:
+    """Show where a requirement comes from: scenarios, positions, sensitivities; checked to the last digit."""
+    from margin_tasks.pipeline.explain import explain_account
+    from margin_tasks.pipeline.inquiries import run_in_force
+    from margin_tasks.pipeline.lake_access import lake
+    from margin_tasks.pipeline.run import checked_business_date, checked_session
+
+    here = _at_home(home)
+    day = checked_business_date(business_date)
+    with lake(here, holder="explain", is_read_only=True) as opened:
+        standing = run_in_force(opened, business_date=day, session=checked_session(session))
+        explanation = explain_account(opened, run=standing, account_id=account_id, rulebook_id=rulebook_id)
+    if html_file is not None:
+        from margin_tasks.reporting.explanation import render_explanation
+
+        html_file.parent.mkdir(parents=True, exist_ok=True)
+        html_file.write_text(render_explanation(explanation), encoding="utf-8")
+    if as_json:
+        _print_json(explanation)
+    else:
+        _print_explanation(explanation)
+        if html_file is not None:
+            click.echo(f"page: {_shown(html_file.resolve())}")
+    return 0
+
+
+def _print_explanation(explanation: dict[str, Any]) -> None:
+    currency, of = explanation["currency"], explanation["run"]
+    rulebook_id = explanation["rulebook_id"]
+    click.echo(f"Account {explanation['account_id']} of member {explanation['member_id']} under {rulebook_id}")
+    click.echo(f"{of['business_date']} {of['session']}, run {of['run_id']}")
+    if explanation["is_conservative"]:
+        click.echo("  A figure could not be computed as usual; the conservative treatment stands in.")
+    click.echo("")
+    for name, label in (
+        ("initial_margin", "initial margin"),
+        ("maintenance_margin", "maintenance margin"),
+        ("stand_alone_total", "each position alone, added up"),
+        ("diversification_benefit", "saved by offsets"),
+    ):
+        click.echo(f"  {label:<44}{_money(explanation[name], currency):>24}")
+    click.echo("\nParts of the initial margin")
+    for row in explanation["components"]:
+        if row["margin_type"] == "initial":
+            part = f"{row['netting_set']}  {row['component']}"
+            click.echo(f"  {part:<44}{_money(row['amount'], currency):>24}  {_scenario(row)}".rstrip())
+    for netting_set in dict.fromkeys(row["netting_set"] for row in explanation["scenarios"]):
+        click.echo(f"\nWorst scenarios of {netting_set}; the first one binds")
+        rows = [row for row in explanation["scenarios"] if row["netting_set"] == netting_set]
+        for row in rows[:_SCENARIOS_PRINTED]:
+            click.echo(f"  {_scenario(row):<60}{_money(row['pnl_amount'], currency):>24}")
+    _print_shares(explanation["positions"], currency=currency)
+    _print_causes(explanation["positions"], currency=currency)
+    shares = explanation["check"]["shares_initial"]
+    click.echo(f"\nShares add up to {shares:f} {currency}, the requirement that the run published, to the last digit.")
+
+
+def _print_shares(positions: list[dict[str, Any]], *, currency: str) -> None:
+    components = list(dict.fromkeys(name for entry in positions for name in entry["shares"]))
+    click.echo(f"\nPositions by share of the initial margin, {currency}")
+    _print_table(
+        ["position", "contracts", *components, "share", "alone", "incremental", "+1 contract", "-1 contract"],
+        [
+            [
+                entry["instrument_id"],
+                _cell(entry["quantity"]),
+                *(f"{entry['shares'].get(name, Decimal(0)):,.2f}" for name in components),
+                *(f"{entry[name]:,.2f}" for name in ("share", "stand_alone", "incremental")),
+                *(f"{entry[name]:+,.2f}" for name in ("one_more_contract", "one_less_contract")),
+            ]
+            for entry in positions
+        ],
+    )
+
+
+def _print_causes(positions: list[dict[str, Any]], *, currency: str) -> None:
+    scanned = [entry for entry in positions if "binding_scenario" in entry]
+    if not scanned:
+        return
+    causes = ("delta", "gamma", "vega", "theta", "rest")
+    click.echo(f"\nSensitivities, and the outcome in the binding scenario by its causes, {currency}")
+    _print_table(
+        ["position", "delta", "gamma", "vega 1pt", "theta 1d", "outcome", *(f"by {name}" for name in causes)],
+        [
+            [
+                entry["instrument_id"],
+                f"{entry['delta']:.4g}",
+                f"{entry['gamma']:.4g}",
+                f"{entry['vega_usd'] / 100.0:,.2f}",
+                f"{entry['theta_usd']:,.2f}",
+                *(f"{entry['binding_scenario'][name]:,.2f}" for name in ("pnl", *causes)),
+            ]
+            for entry in scanned
+        ],
+    )
+
+
+def _print_table(heads: list[str], rows: list[list[str]]) -> None:
+    """Print a table whose first column is a name and all others are figures."""
+    widths = [max(len(cells[index]) for cells in (heads, *rows)) for index in range(len(heads))]
+    for cells in (heads, *rows):
+        figures = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        click.echo("  " + "  ".join([cells[0].ljust(widths[0]), *figures]))
+
+
 @margin.command()
 @click.argument("sql")
 @_json
@@ -310,6 +436,40 @@ def query(sql: str, as_json: bool, home: Path | None) -> int:
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
     return 0
+
+
+@margin.group()
+def bench() -> None:
+    """Measure speed: the pricing kernels, the risk step by size, the clearing day."""
+
+
+@bench.command("kernel")
+@_json
+def bench_kernel(as_json: bool) -> int:
+    """Time one revaluation against NumPy, QuantLib and Python, and measure its error against fifty digits."""
+    from margin_tasks.pipeline.bench_command import run_benchmark
+
+    return run_benchmark("kernel", arguments=["--json"] if as_json else [])
+
+
+@bench.command("risk-step")
+@click.option("--size", type=click.Choice(["venue", "venue_x5", "clearing_house"]), help="One only [default: all].")
+@_json
+def bench_risk_step(size: str | None, as_json: bool) -> int:
+    """Time the whole risk step and its peak memory, from a crypto venue to an options clearing house."""
+    from margin_tasks.pipeline.bench_command import run_benchmark
+
+    return run_benchmark("risk-step", arguments=[*(["--size", size] if size else []), *(["--json"] if as_json else [])])
+
+
+@bench.command("day")
+@click.option("--date", "business_date", default="2026-02-05", show_default=True, metavar="YYYY-MM-DD")
+@_json
+def bench_day(business_date: str, as_json: bool) -> int:
+    """Time whole clearing days of the sample by part."""
+    from margin_tasks.pipeline.bench_command import run_benchmark
+
+    return run_benchmark("day", arguments=["--date", business_date, *(["--json"] if as_json else [])])
 
 
 @margin.command("export-sample")

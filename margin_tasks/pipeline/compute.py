@@ -23,11 +23,13 @@ from margin_tasks.collateral.valuation import value_collateral
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import empty_frame
 from margin_tasks.contracts.tables import RISK
+from margin_tasks.market.asset_policy import asset_price_policies_in_force
 from margin_tasks.market.policy import market_policy_in_force
 from margin_tasks.market.prices import USD, index_prices, instrument_prices, previous_index_prices, refused_rows
 from margin_tasks.pricing.day_market import DayMarket, day_market
 from margin_tasks.pricing.instruments import BoolArray, Instruments, IntArray
-from margin_tasks.pricing.valuation import ContractValues, MarketLevels, value_contracts
+from margin_tasks.pricing.levels import MarketLevels
+from margin_tasks.pricing.valuation import ContractValues, value_contracts
 from margin_tasks.risk.amounts import (
     decimals_from_units,
     floats_from_units,
@@ -43,6 +45,7 @@ from margin_tasks.risk.arrays import (
 )
 from margin_tasks.risk.positions import Positions, positions_from_frames, refuse_oversized
 from margin_tasks.risk.settlement import Settlement, settle
+from margin_tasks.rulebooks.attribution import attribute, shares_frame
 from margin_tasks.rulebooks.exposure import ContractFigures
 from margin_tasks.rulebooks.registry import rulebook_in_force, rulebooks_in_force
 from margin_tasks.rulebooks.requirement import (
@@ -134,31 +137,12 @@ def margin(
         rulebook_in_force(rulebook_id, business_date=business_date)
 
     market, index = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
-    values = _valuations_from_frame(valued["valuations"], market=market)
-    positions = positions_from_frames(
-        feeds["positions"],
-        feeds["trades"],
-        unknown=_named(refused_rows(quarantine, feed="positions"), ("account_id", "instrument_id")),
-        account_ids=account_ids,
-        instruments=market.instruments,
-    )
-    refuse_oversized(
-        positions, notional_usd=values.notional_usd, instruments=market.instruments, account_ids=account_ids
-    )
-    settlement = settle(positions, market=market, notional_usd=values.notional_usd)
     held = feeds["collateral_balances"]
     held = held.loc[held["account_id"].isin(account_ids), ["account_id", "asset", "quantity"]]
-    is_conservative = _is_conservative(
-        account_ids, quarantine=quarantine, positions=positions, market=market, collateral=held, index=index
+    day = _day(
+        feeds, valued, quarantine=quarantine, account_ids=account_ids, market=market, index=index, collateral=held
     )
-    day = _Day(
-        account_ids=account_ids,
-        market=market,
-        contracts=values,
-        positions=positions,
-        settlement=settlement,
-        is_conservative=is_conservative,
-    )
+    is_conservative = day.is_conservative
     results = {
         rulebook.rulebook_id: (rulebook, *_today(rulebook, day=day, valued=valued))
         for rulebook in rulebooks_in_force(business_date)
@@ -194,6 +178,10 @@ def margin(
                 [components_frame(result, account_ids=account_ids) for _, result, _ in results.values()],
                 ignore_index=True,
             ),
+            "requirement_shares": pd.concat(
+                [shares_frame(result, attribute(result), account_ids=account_ids) for _, result, _ in results.values()],
+                ignore_index=True,
+            ),
             "requirements": requirements,
             "collateral_values": collateral_values,
             "account_margin": margins,
@@ -206,6 +194,56 @@ def margin(
                 policy=call_policy_in_force(business_date),
             ),
         }
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MarginedAccount:
+    """One account under one rulebook, with everything that its requirement was computed from.
+
+    ``requirement`` holds this account alone; ``arrays`` is None for a rulebook without scenarios.
+    """
+
+    account_id: str
+    market: DayMarket
+    contracts: ContractValues
+    requirement: Requirement
+    arrays: RiskArrays | None
+    is_conservative: bool
+
+
+def margin_account(
+    feeds: Frames,
+    valued: Frames,
+    *,
+    quarantine: pd.DataFrame,
+    account_id: str,
+    rulebook_id: str,
+    cutoff_at: datetime,
+    business_date: date,
+) -> MarginedAccount:
+    """Compute the requirement of one account under one rulebook, to the same digit as :func:`margin` does.
+
+    Arguments as for :func:`margin`; ``feeds`` may hold the positions and trades of this account only, and ``valued``
+    the instruments in them.
+
+    Raises:
+        MarginError: UNKNOWN_RULEBOOK, PRICE_UNAVAILABLE or FIGURE_NOT_FINITE.
+    """
+    market, index = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
+    held = feeds["collateral_balances"]
+    held = held.loc[held["account_id"] == account_id, ["account_id", "asset", "quantity"]]
+    day = _day(
+        feeds, valued, quarantine=quarantine, account_ids=[account_id], market=market, index=index, collateral=held
+    )
+    result, arrays = _today(rulebook_in_force(rulebook_id, business_date=business_date), day=day, valued=valued)
+    return MarginedAccount(
+        account_id=account_id,
+        market=market,
+        contracts=day.contracts,
+        requirement=result,
+        arrays=arrays,
+        is_conservative=bool(day.is_conservative[0]),
     )
 
 
@@ -224,12 +262,47 @@ class _Day:
 Results = Mapping[str, tuple[Rulebook, Requirement, RiskArrays | None]]
 
 
+def _day(
+    feeds: Frames,
+    valued: Frames,
+    *,
+    quarantine: pd.DataFrame,
+    account_ids: Sequence[str],
+    market: DayMarket,
+    index: pd.DataFrame,
+    collateral: pd.DataFrame,
+) -> _Day:
+    """Join positions, published values and the day's settlement of some accounts."""
+    values = _valuations_from_frame(valued["valuations"], market=market)
+    positions = positions_from_frames(
+        feeds["positions"],
+        feeds["trades"],
+        unknown=_named(refused_rows(quarantine, feed="positions"), ("account_id", "instrument_id")),
+        account_ids=account_ids,
+        instruments=market.instruments,
+    )
+    refuse_oversized(
+        positions, notional_usd=values.notional_usd, instruments=market.instruments, account_ids=account_ids
+    )
+    return _Day(
+        account_ids=account_ids,
+        market=market,
+        contracts=values,
+        positions=positions,
+        settlement=settle(positions, market=market, notional_usd=values.notional_usd),
+        is_conservative=_is_conservative(
+            account_ids, quarantine=quarantine, positions=positions, market=market, collateral=collateral, index=index
+        ),
+    )
+
+
 def _market(
     feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime, business_date: date
 ) -> tuple[DayMarket, pd.DataFrame]:
     """Market of the day, and its index with ``previous_index_price`` beside it."""
     policy = market_policy_in_force(business_date)
-    index = index_prices(feeds["index_quotes"], cutoff_at=cutoff_at, policy=policy)
+    asset_policies = asset_price_policies_in_force(business_date)
+    index = index_prices(feeds["index_quotes"], cutoff_at=cutoff_at, policy=policy, asset_policies=asset_policies)
     used = pd.concat([feeds["positions"]["instrument_id"], feeds["trades"]["instrument_id"]])
     instruments = feeds["instruments"]
     instruments = instruments[instruments["instrument_id"].isin(used)]
@@ -241,6 +314,7 @@ def _market(
         index=index,
         cutoff_at=cutoff_at,
         policy=policy,
+        asset_policies=asset_policies,
     )
     previous_index = previous_index_prices(
         feeds["instruments"],
@@ -322,11 +396,13 @@ def _valuations_frame(market: DayMarket) -> pd.DataFrame:
 
 
 def _valuations_from_frame(frame: pd.DataFrame, *, market: DayMarket) -> ContractValues:
-    """Take the published figures; only the notional, which is not published, is taken from the market."""
+    """Take the published figures; only notional and mark value, which are not published, are taken from the market."""
+    at_market = value_contracts(market.instruments, market.levels)
     rows = frame.set_index("instrument_id").loc[list(market.instruments.instrument_id)]
     return ContractValues(
         value_usd=rows["contract_value_usd"].to_numpy(dtype=np.float64),
-        notional_usd=value_contracts(market.instruments, market.levels).notional_usd,
+        mark_value_usd=at_market.mark_value_usd,
+        notional_usd=at_market.notional_usd,
         delta=rows["delta"].to_numpy(dtype=np.float64),
         gamma=rows["gamma"].to_numpy(dtype=np.float64),
         vega_usd=rows["vega_usd"].to_numpy(dtype=np.float64),
@@ -336,7 +412,7 @@ def _valuations_from_frame(frame: pd.DataFrame, *, market: DayMarket) -> Contrac
 
 def _figures(values: ContractValues, levels: MarketLevels) -> ContractFigures:
     return ContractFigures(
-        value_usd=values.value_usd,
+        value_usd=values.mark_value_usd,
         delta=values.delta,
         notional_usd=values.notional_usd,
         index_price=levels.index_price,

@@ -7,6 +7,7 @@ from datetime import date
 from margin_tasks.calls.policy import call_policy_in_force
 from margin_tasks.collateral.policy import collateral_policy_in_force
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.market.asset_policy import asset_price_policies_in_force
 from margin_tasks.market.policy import market_policy_in_force
 from margin_tasks.rulebooks import registry
 
@@ -27,6 +28,7 @@ def parameter_set_id(business_date: date) -> str:
             market_policy_in_force(business_date),
             collateral_policy_in_force(business_date),
             call_policy_in_force(business_date),
+            *asset_price_policies_in_force(business_date),
         )
     except LookupError as error:
         raise MarginError(

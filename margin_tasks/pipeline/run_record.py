@@ -77,9 +77,9 @@ def append_event(
         "account_count": accounts,
         "call_count": calls,
         "quarantined_rows": quarantined_rows,
+        "cut_off_at": run.cut_off_at,
     }
-    frame = pd.DataFrame([event])
-    frame["recorded_at"] = frame["recorded_at"].astype("datetime64[us]")
+    frame = pd.DataFrame([event]).astype({"recorded_at": "datetime64[us]", "cut_off_at": "datetime64[us]"})
     opened.append(
         run,
         schema="audit",

@@ -470,10 +470,7 @@ def seal(reference: Reference, gated: Reference, deliveries: Sequence[Reference]
         require_running(opened, run)
         outputs = published_tables(
             {
-                f"{schema}.{name}": opened.query(
-                    f'select * exclude (run_id) from {schema}."{name}" where run_id = ? order by all',  # noqa: S608
-                    [run.run_id],
-                )
+                f"{schema}.{name}": opened.run_rows(run.run_id, schema=schema, table=name)
                 for schema, name in _published_content(opened)
             }
         )

@@ -11,7 +11,8 @@ import pandas as pd
 from margin_tasks.market.prices import index_price_of
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, Instruments, TextArray, instruments_from_frame
-from margin_tasks.pricing.valuation import MarketLevels, model_price
+from margin_tasks.pricing.levels import MarketLevels
+from margin_tasks.pricing.valuation import model_price
 
 ONE_DAY = timedelta(days=1)
 
@@ -22,7 +23,8 @@ class DayMarket:
 
     ``previous_instruments``/``previous_levels``: the same instruments one day earlier; where something is newly listed
     and has no previous price, today's stands in (``has_previous`` is False: nothing can have been held then).
-    ``previous_mark``: NaN where empty. ``funding_rate``: 0 where empty.
+    ``previous_mark``: NaN where empty. ``funding_rate``: 0 where empty. Rates are today's on both days: the feed states
+    none of the day before.
     """
 
     instruments: Instruments
@@ -69,6 +71,8 @@ def day_market(
             mark_price=mark,
             forward_price=forward,
             volatility=np.where(today.is_option, volatility, 0.0),
+            discount_rate=np.nan_to_num(column("discount_rate")),
+            dividend_yield=np.nan_to_num(column("dividend_yield")),
             index_price=index_price_of(rows["underlying"], index=at).to_numpy(dtype=np.float64),
             settlement_price=index_price_of(rows["settlement_currency"], index=at).to_numpy(dtype=np.float64),
         )

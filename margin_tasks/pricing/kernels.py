@@ -1,35 +1,77 @@
 """Compiled kernels: the fast twins of the NumPy references, with the same signatures and the same formulas.
 
-No branch depends on data, every output element is written by one thread from its own inputs, and fast-math is off, so
-that the result does not depend on the number of threads. Compiled code is kept on disk for the next process.
+An instrument's row of scenarios is filled in short passes over blocks that stay in the first-level cache; each pass is
+free of branches and calls, so that the compiler computes several scenarios at once. Rows are spread over threads, every
+element depends on its own inputs alone and fast-math is off: the result does not depend on the number of threads.
+Compiled code is kept on disk for the next process.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import fields
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from margin_tasks.pricing.black76 import SMALLEST_DEVIATION, FloatArray
+from margin_tasks.pricing.american_kernels import american_price_fast
+from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.elementary import (
+    SMALLEST_DEVIATION,
+    SMALLEST_PRICE,
+    exponential,
+    far_deviations,
+    log_ratio,
+    logarithm,
+    near_deviations,
+    normal_density,
+    time_value,
+)
+from margin_tasks.pricing.instruments import BoolArray, IntArray
+from margin_tasks.pricing.revaluation import (
+    NO_FACTOR,
+    Contracts,
+    ScenarioMoves,
+    UnitValue,
+    refuse_negative_prices,
+    refuse_unfinite,
+    refuse_unusable,
+    scenario_pnl,
+)
 
-_ROOT_HALF = math.sqrt(0.5)
+# Scenarios of a block, and instruments of a task: the scratch arrays of a block fit the first-level cache.
+_BLOCK = 256
+_ROWS_PER_TASK = 16
+
+_LEVEL, _RECIPROCAL, _EUROPEAN = int(UnitValue.LEVEL), int(UnitValue.RECIPROCAL), int(UnitValue.EUROPEAN)
+# Binary and American options are few: they take the reference's road, this many cells at a time.
+_CELLS_AT_A_TIME = 1 << 18
 
 
-@njit(cache=True, inline="always", error_model="numpy")
-def _normal_cdf(x: float) -> float:
-    return 0.5 * math.erfc(-x * _ROOT_HALF)
-
-
-@njit(cache=True, inline="always", error_model="numpy")
-def _black76(forward: float, strike: float, volatility: float, year_fraction: float, right: float) -> float:
-    deviation = volatility * math.sqrt(year_fraction)
-    d1 = math.log(forward / strike) / max(deviation, SMALLEST_DEVIATION) + 0.5 * deviation
-    d2 = d1 - deviation
-    wing = 1.0 if strike >= forward else -1.0  # a select, not a branch
-    time_value = wing * (forward * _normal_cdf(wing * d1) - strike * _normal_cdf(wing * d2))
-    return max(right * (forward - strike), 0.0) + max(time_value, 0.0)
+@njit(cache=True, error_model="numpy")
+def _price_block(
+    forward: FloatArray,
+    strike: FloatArray,
+    deviation: FloatArray,
+    right: FloatArray,
+    near: FloatArray,
+    far: FloatArray,
+    density: FloatArray,
+    price: FloatArray,
+) -> None:
+    """Undiscounted options of one block; ``near``, ``far`` and ``density`` are scratch."""
+    for s in range(forward.size):
+        distance = abs(log_ratio(forward[s], strike[s]))
+        near[s] = near_deviations(distance, deviation[s])
+        far[s] = far_deviations(distance, deviation[s])
+    for s in range(forward.size):
+        density[s] = normal_density(near[s])
+    for s in range(forward.size):
+        value = time_value(forward[s], strike[s], near[s], far[s], density[s])
+        value = value if deviation[s] > SMALLEST_DEVIATION else 0.0
+        price[s] = max(right[s] * (forward[s] - strike[s]), 0.0) + value
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -38,35 +80,365 @@ def _price_all(
     strike: FloatArray,
     volatility: FloatArray,
     year_fraction: FloatArray,
-    right: FloatArray,
+    is_call: NDArray[np.bool_],
     price: FloatArray,
 ) -> None:
-    for i in prange(price.size):
-        price[i] = _black76(forward[i], strike[i], volatility[i], year_fraction[i], right[i])
+    for block in prange((price.size + _BLOCK - 1) // _BLOCK):
+        start = block * _BLOCK
+        stop = min(start + _BLOCK, price.size)
+        size = stop - start
+        near, far, density = np.empty(size), np.empty(size), np.empty(size)
+        deviation, right = np.empty(size), np.empty(size)
+        for s in range(size):
+            deviation[s] = volatility[start + s] * math.sqrt(year_fraction[start + s])
+            right[s] = 1.0 if is_call[start + s] else -1.0
+        _price_block(forward[start:stop], strike[start:stop], deviation, right, near, far, density, price[start:stop])
+
+
+@njit(cache=True, error_model="numpy")
+def _european_block(
+    forward: FloatArray,
+    strike: float,
+    log_moneyness: FloatArray,
+    deviation: FloatArray,
+    right: float,
+    near: FloatArray,
+    far: FloatArray,
+    unit: FloatArray,
+) -> None:
+    """:func:`_price_block` of one strike and right, the density kept in ``unit`` until the value replaces it."""
+    for s in range(forward.size):
+        distance = abs(log_moneyness[s])
+        near[s] = near_deviations(distance, deviation[s])
+        far[s] = far_deviations(distance, deviation[s])
+    for s in range(forward.size):
+        unit[s] = normal_density(near[s])
+    for s in range(forward.size):
+        value = time_value(forward[s], strike, near[s], far[s], unit[s])
+        value = value if deviation[s] > SMALLEST_DEVIATION else 0.0
+        unit[s] = max(right * (forward[s] - strike), 0.0) + value
+
+
+@njit(cache=True, error_model="numpy")
+def _move_level(
+    level: float, fixed_share: float, price_move: FloatArray, price_shift: FloatArray, moved: FloatArray
+) -> None:
+    free = 1.0 - fixed_share
+    for s in range(moved.size):
+        moved[s] = level * fixed_share + (level * (1.0 + price_move[s]) + price_shift[s]) * free
+
+
+@njit(cache=True, error_model="numpy")
+def _move_dated_level(
+    level: float,
+    fixed_share: float,
+    years: float,
+    price_move: FloatArray,
+    price_shift: FloatArray,
+    basis_move: FloatArray,
+    basis_shift: FloatArray,
+    moved: FloatArray,
+) -> None:
+    free = 1.0 - fixed_share
+    for s in range(moved.size):
+        basis = (1.0 + basis_move[s]) * exponential(basis_shift[s] * years)
+        moved[s] = level * fixed_share + (level * (1.0 + price_move[s]) + price_shift[s]) * basis * free
+
+
+@njit(cache=True, error_model="numpy")
+def _shock_volatility(
+    tenor: float,
+    twist: float,
+    volatility_move: FloatArray,
+    volatility_shift: FloatArray,
+    volatility_floor: FloatArray,
+    skew_move: FloatArray,
+    smile_move: FloatArray,
+    volatility: FloatArray,
+) -> None:
+    size = abs(twist)
+    for s in range(volatility.size):
+        shocked = volatility[s] * (1.0 + volatility_move[s] * tenor)
+        shocked = shocked * (1.0 + skew_move[s] * twist + smile_move[s] * size)
+        volatility[s] = max(max(shocked + volatility_shift[s] * tenor, volatility_floor[s]), 0.0)
+
+
+@njit(cache=True, forceinline=True, error_model="numpy")
+def _slice_volatility(log_moneyness: float, a: float, b: float, rho: float, m: float, sigma: float, t: float) -> float:
+    shifted = log_moneyness - m
+    variance = a + b * (rho * shifted + math.sqrt(shifted * shifted + sigma * sigma))
+    return math.sqrt(max(variance, 0.0) / max(t, 2.2250738585072014e-308))
+
+
+@njit(cache=True, error_model="numpy")
+def _follow_surface(
+    i: int, level: FloatArray, stickiness: FloatArray, contracts: _Columns, volatility: FloatArray
+) -> None:
+    """Add the part of the surface's move at the moved level that a sticky-delta scenario reads."""
+    strike, a, b = contracts.strike[i], contracts.surface_a[i], contracts.surface_b[i]
+    rho, m, sigma = contracts.surface_rho[i], contracts.surface_m[i], contracts.surface_sigma[i]
+    years = contracts.year_fraction[i]
+    today = _slice_volatility(-log_ratio(contracts.level[i], strike), a, b, rho, m, sigma, years)
+    for s in range(level.size):
+        then = _slice_volatility(-log_ratio(level[s], strike), a, b, rho, m, sigma, years)
+        volatility[s] += stickiness[s] * (then - today)
+
+
+@njit(cache=True, error_model="numpy")
+def _gain(
+    weight: FloatArray,
+    multiplier: float,
+    now: float,
+    price: float,
+    price_move: FloatArray,
+    currency_moves: float,
+    is_valued: bool,
+    unit: FloatArray,
+    gain: NDArray[np.floating],
+) -> int:
+    """Turn unit values into weighted gains; return how many are not finite."""
+    unfinite = 0
+    for s in range(unit.size):
+        moved_price = price * (1.0 + currency_moves * price_move[s])
+        daily = (unit[s] - now) * moved_price
+        held = unit[s] * moved_price - now * price if is_valued else daily
+        outcome = multiplier * weight[s] * held
+        gain[s] = outcome
+        unfinite += 1 if abs(outcome) >= np.inf or outcome != outcome else 0
+    return unfinite
+
+
+class _Columns(NamedTuple):
+    """:class:`Contracts` without names, as compiled code reads them: arrays of shape (I,)."""
+
+    factor: IntArray
+    settlement_factor: IntArray
+    unit_value: NDArray[np.int8]
+    is_in_coin: BoolArray
+    is_valued: BoolArray
+    is_dated: BoolArray
+    is_on_spot: BoolArray
+    level: FloatArray
+    strike: FloatArray
+    right: FloatArray
+    volatility: FloatArray
+    year_fraction: FloatArray
+    fixed_share: FloatArray
+    carry_rate: FloatArray
+    discount_rate: FloatArray
+    tenor_scale: FloatArray
+    twist: FloatArray
+    surface_a: FloatArray
+    surface_b: FloatArray
+    surface_rho: FloatArray
+    surface_m: FloatArray
+    surface_sigma: FloatArray
+    multiplier: FloatArray
+    settlement_price: FloatArray
+
+
+class _Moves(NamedTuple):
+    """:class:`ScenarioMoves` of shape (U, S), the logarithm of the price move, and what each factor needs: (U,)."""
+
+    price_move: FloatArray
+    price_shift: FloatArray
+    volatility_move: FloatArray
+    volatility_shift: FloatArray
+    volatility_floor: FloatArray
+    skew_move: FloatArray
+    smile_move: FloatArray
+    stickiness: FloatArray
+    time_decay: FloatArray
+    rate_shift: FloatArray
+    basis_move: FloatArray
+    basis_shift: FloatArray
+    weight: FloatArray
+    log_move: FloatArray
+    is_sticky: BoolArray
+    has_basis: BoolArray
+    is_relative: BoolArray
+    can_fall_to_zero: BoolArray
+
+
+class _Scratch(NamedTuple):
+    """Arrays of one block, used again and again by one task."""
+
+    level: FloatArray
+    volatility: FloatArray
+    log_moneyness: FloatArray
+    near: FloatArray
+    far: FloatArray
+    unit: FloatArray
+
+
+@njit(cache=True, error_model="numpy")
+def _fill_block(i: int, start: int, stop: int, contracts: _Columns, moves: _Moves, scratch: _Scratch) -> None:
+    """Unit values of instrument ``i`` in scenarios of one horizon and one rate shift, into ``scratch.unit``."""
+    u, size = contracts.factor[i], stop - start
+    kind = contracts.unit_value[i]
+    years = max(contracts.year_fraction[i] - moves.time_decay[u, start], 0.0)
+    level, unit = scratch.level[:size], scratch.unit[:size]
+    is_on_basis = contracts.is_dated[i] and moves.has_basis[u]
+    if is_on_basis:
+        _move_dated_level(
+            contracts.level[i],
+            contracts.fixed_share[i],
+            years,
+            moves.price_move[u, start:stop],
+            moves.price_shift[u, start:stop],
+            moves.basis_move[u, start:stop],
+            moves.basis_shift[u, start:stop],
+            level,
+        )
+    else:
+        _move_level(
+            contracts.level[i],
+            contracts.fixed_share[i],
+            moves.price_move[u, start:stop],
+            moves.price_shift[u, start:stop],
+            level,
+        )
+    if kind == _LEVEL:
+        for s in range(size):
+            unit[s] = level[s]
+        return
+    if kind == _RECIPROCAL:
+        for s in range(size):
+            unit[s] = -1.0 / level[s]
+        return
+    strike, right = contracts.strike[i], contracts.right[i]
+    volatility = scratch.volatility[:size]
+    for s in range(size):
+        volatility[s] = contracts.volatility[i]
+    if moves.is_sticky[u]:
+        _follow_surface(i, level, moves.stickiness[u, start:stop], contracts, volatility)
+    _shock_volatility(
+        contracts.tenor_scale[i],
+        contracts.twist[i],
+        moves.volatility_move[u, start:stop],
+        moves.volatility_shift[u, start:stop],
+        moves.volatility_floor[u, start:stop],
+        moves.skew_move[u, start:stop],
+        moves.smile_move[u, start:stop],
+        volatility,
+    )
+    carry = contracts.carry_rate[i] + (moves.rate_shift[u, start] if contracts.is_on_spot[i] else 0.0)
+    growth = exponential(carry * years)
+    discount = exponential(-(contracts.discount_rate[i] + moves.rate_shift[u, start]) * years)
+    root_time = math.sqrt(years)
+    log_moneyness = scratch.log_moneyness[:size]
+    for s in range(size):
+        level[s] *= growth
+        volatility[s] *= root_time
+    if moves.is_relative[u] and contracts.fixed_share[i] == 0.0 and not is_on_basis:
+        # The logarithm of a relative move is the same for every instrument.
+        unmoved = log_ratio(contracts.level[i] * growth, strike)
+        for s in range(size):
+            log_moneyness[s] = unmoved + moves.log_move[u, start + s]
+    else:
+        for s in range(size):
+            log_moneyness[s] = log_ratio(level[s], strike)
+    _european_block(level, strike, log_moneyness, volatility, right, scratch.near[:size], scratch.far[:size], unit)
+    if contracts.is_in_coin[i]:
+        for s in range(size):
+            unit[s] = unit[s] * discount / level[s]
+    else:
+        for s in range(size):
+            unit[s] *= discount
+
+
+@njit(cache=True, error_model="numpy")
+def _fill_row(
+    i: int,
+    contracts: _Columns,
+    moves: _Moves,
+    is_settlement_stated: bool,
+    scratch: _Scratch,
+    lowest: FloatArray,
+    unfinite: IntArray,
+    gain: NDArray[np.floating],
+) -> None:
+    """Gains of instrument ``i`` in every scenario, its lowest price where one can fall to zero, and what went wrong."""
+    u = contracts.factor[i]
+    now = _unit_value_now(i, contracts)
+    currency = contracts.settlement_factor[i]
+    currency_moves = 0.0 if currency == NO_FACTOR or is_settlement_stated else 1.0
+    price = 1.0 if is_settlement_stated else contracts.settlement_price[i]
+    start = np.int64(0)  # a literal would have the block compiled twice
+    while start < gain.size:
+        # Scenarios of one horizon and one rate shift share discount, growth and root of time.
+        stop = start + 1
+        last = min(start + _BLOCK, gain.size)
+        while (
+            stop < last
+            and moves.time_decay[u, stop] == moves.time_decay[u, start]
+            and moves.rate_shift[u, stop] == moves.rate_shift[u, start]
+        ):
+            stop += 1
+        _fill_block(i, start, stop, contracts, moves, scratch)
+        if moves.can_fall_to_zero[u]:
+            for s in range(stop - start):
+                lowest[i] = min(lowest[i], scratch.level[s])
+        unfinite[i] += _gain(
+            moves.weight[u, start:stop],
+            contracts.multiplier[i],
+            now,
+            price,
+            moves.price_move[max(currency, 0), start:stop],
+            currency_moves,
+            contracts.is_valued[i],
+            scratch.unit[: stop - start],
+            gain[start:stop],
+        )
+        start = stop
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _fill_scenario_pnl(
-    level: FloatArray,
-    strike: FloatArray,
-    volatility: FloatArray,
-    year_fraction: FloatArray,
-    right: FloatArray,
-    is_option: FloatArray,
-    usd_per_unit: FloatArray,
-    price_move: FloatArray,
-    volatility_direction: NDArray[np.int8],
-    weight: FloatArray,
-    pnl: FloatArray,
+def _fill(
+    contracts: _Columns,
+    moves: _Moves,
+    is_settlement_stated: bool,
+    lowest: FloatArray,
+    unfinite: IntArray,
+    pnl: NDArray[np.floating],
 ) -> None:
-    for i in prange(pnl.shape[0]):
-        base = _black76(level[i], strike[i], volatility[i, 1], year_fraction[i], right[i])
-        for s in range(pnl.shape[1]):
-            moved = level[i] * (1.0 + price_move[s])
-            shocked = volatility[i, volatility_direction[s]]
-            option_change = _black76(moved, strike[i], shocked, year_fraction[i], right[i]) - base
-            change = is_option[i] * option_change + (1.0 - is_option[i]) * level[i] * price_move[s]
-            pnl[i, s] = usd_per_unit[i] * change * weight[s]
+    rows = pnl.shape[0]
+    for task in prange((rows + _ROWS_PER_TASK - 1) // _ROWS_PER_TASK):
+        scratch = _Scratch(
+            np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+        )
+        for i in range(task * _ROWS_PER_TASK, min((task + 1) * _ROWS_PER_TASK, rows)):
+            _fill_row(i, contracts, moves, is_settlement_stated, scratch, lowest, unfinite, pnl[i])
+
+
+@njit(cache=True, error_model="numpy")
+def _log_of_moves(price_move: FloatArray) -> FloatArray:
+    """ln(1 + price_move), by the same function as every other logarithm here."""
+    result = np.empty(price_move.shape)
+    for u in range(price_move.shape[0]):
+        for s in range(price_move.shape[1]):
+            result[u, s] = logarithm(max(1.0 + price_move[u, s], SMALLEST_PRICE))
+    return result
+
+
+@njit(cache=True, error_model="numpy")
+def _unit_value_now(i: int, contracts: _Columns) -> float:
+    """Unit value of instrument ``i`` in today's market, by the same operations as in an unmoved scenario."""
+    kind, level, strike = contracts.unit_value[i], contracts.level[i], contracts.strike[i]
+    if kind == _LEVEL:
+        return level
+    if kind == _RECIPROCAL:
+        return -1.0 / level
+    years = contracts.year_fraction[i]
+    forward = level * exponential(contracts.carry_rate[i] * years)
+    deviation = contracts.volatility[i] * math.sqrt(years)
+    distance = abs(log_ratio(forward, strike))
+    near = near_deviations(distance, deviation)
+    value = time_value(forward, strike, near, far_deviations(distance, deviation), normal_density(near))
+    value = value if deviation > SMALLEST_DEVIATION else 0.0
+    value = max(contracts.right[i] * (forward - strike), 0.0) + value
+    value *= exponential(-contracts.discount_rate[i] * years)
+    return value / forward if contracts.is_in_coin[i] else value
 
 
 def black76_price_fast(
@@ -78,40 +450,60 @@ def black76_price_fast(
     is_call: ArrayLike,
 ) -> FloatArray:
     """Compiled twin of :func:`margin_tasks.pricing.black76.black76_price`; arguments and result as there."""
-    right = np.where(np.asarray(is_call, dtype=bool), 1.0, -1.0)
-    columns = np.broadcast_arrays(forward, strike, volatility, year_fraction, right)
+    columns = np.broadcast_arrays(forward, strike, volatility, year_fraction, is_call)
     price = np.empty(columns[0].shape, dtype=np.float64)
-    f, k, vol, tau, side = (np.ascontiguousarray(column, dtype=np.float64).reshape(-1) for column in columns)
-    _price_all(f, k, vol, tau, side, price.reshape(-1))
+    f, k, vol, years = (np.ascontiguousarray(column, dtype=np.float64).reshape(-1) for column in columns[:4])
+    _price_all(f, k, vol, years, np.ascontiguousarray(columns[4], dtype=np.bool_).reshape(-1), price.reshape(-1))
     return price
 
 
 def scenario_pnl_fast(
+    contracts: Contracts,
+    moves: ScenarioMoves,
     *,
-    level: FloatArray,
-    strike: FloatArray,
-    volatility: FloatArray,
-    year_fraction: FloatArray,
-    is_call: NDArray[np.bool_],
-    is_option: NDArray[np.bool_],
-    usd_per_unit: FloatArray,
-    price_move: FloatArray,
-    volatility_direction: NDArray[np.int8],
-    weight: FloatArray,
-) -> FloatArray:
-    """Compiled twin of :func:`margin_tasks.pricing.valuation.scenario_pnl`; arguments and result as there."""
-    pnl = np.empty((level.size, price_move.size), dtype=np.float64)
-    _fill_scenario_pnl(
-        level,
-        strike,
-        volatility,
-        year_fraction,
-        np.where(is_call, 1.0, -1.0),
-        is_option.astype(np.float64),
-        usd_per_unit,
-        price_move,
-        volatility_direction,
-        weight,
-        pnl,
-    )
+    in_settlement_currency: bool = False,
+    dtype: DTypeLike = np.float64,
+) -> NDArray[np.floating]:
+    """Compiled twin of :func:`margin_tasks.pricing.revaluation.scenario_pnl`; arguments, result and errors as there."""
+    refuse_unusable(contracts, moves)
+    pnl = np.empty((len(contracts), len(moves)), dtype=dtype)
+    is_common = contracts.unit_value <= UnitValue.EUROPEAN
+    if is_common.all():
+        _fill_common(contracts, moves, in_settlement_currency=in_settlement_currency, pnl=pnl)
+        return pnl
+    common = np.empty((int(is_common.sum()), len(moves)), dtype=dtype)
+    _fill_common(contracts.rows(is_common), moves, in_settlement_currency=in_settlement_currency, pnl=common)
+    pnl[is_common] = common
+    rare = np.flatnonzero(~is_common)
+    step = max(_CELLS_AT_A_TIME // max(len(moves), 1), 1)
+    for start in range(0, len(rare), step):
+        rows = rare[start : start + step]
+        pnl[rows] = scenario_pnl(
+            contracts.rows(rows),
+            moves,
+            in_settlement_currency=in_settlement_currency,
+            dtype=dtype,
+            american=american_price_fast,
+        )
     return pnl
+
+
+def _fill_common(
+    contracts: Contracts, moves: ScenarioMoves, *, in_settlement_currency: bool, pnl: NDArray[np.floating]
+) -> None:
+    lowest = np.full(len(contracts), np.inf)
+    unfinite = np.zeros(len(contracts), dtype=np.int64)
+    columns = _Columns(*(np.ascontiguousarray(getattr(contracts, name)) for name in _Columns._fields))
+    compiled = _Moves(
+        *(np.ascontiguousarray(getattr(moves, column.name)) for column in fields(moves)),
+        log_move=_log_of_moves(moves.price_move),
+        is_sticky=(moves.stickiness != 0.0).any(axis=1),
+        has_basis=((moves.basis_move != 0.0) | (moves.basis_shift != 0.0)).any(axis=1),
+        is_relative=(moves.price_shift == 0.0).all(axis=1),
+        can_fall_to_zero=((moves.price_shift < 0.0) | (moves.price_move <= -1.0) | (moves.basis_move <= -1.0)).any(
+            axis=1
+        ),
+    )
+    _fill(columns, compiled, in_settlement_currency, lowest, unfinite, pnl)
+    refuse_negative_prices(contracts, lowest=lowest)
+    refuse_unfinite(contracts, pnl, is_bad=unfinite > 0)

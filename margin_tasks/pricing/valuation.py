@@ -1,79 +1,47 @@
-"""Value, sensitivities and scenario profit and loss of one long contract of every instrument.
+"""Value and sensitivities of one long contract of every instrument at the mark, and the mark that a model gives.
 
-Two products behave alike when their change of value can be written as ``usd_per_unit x change of a unit value``:
-
-============================ ============================= ======================================================
-product                      unit value                    usd_per_unit
-============================ ============================= ======================================================
-linear future, perpetual,    level                         multiplier x USD price of the settlement currency
-spot
-inverse future, perpetual    level                         multiplier x coin index / mark^2: the coin gain
-                                                           m x (1/F - 1/F') paid at the moved coin price
-linear option                Black-76 on the forward       multiplier x USD price of the settlement currency
-inverse option               Black-76 on the forward       multiplier x coin index / forward: the coin price B76/F
-                                                           paid at the moved coin price, index and forward moving alike
-============================ ============================= ======================================================
-
-The level is the mark of a future, perpetual or spot and the forward of an option.
+The formulas are those of a revaluation in which nothing moves: ``margin_tasks.pricing.contract_columns`` says which
+product is which. The level is the mark of a future, perpetual, spot or tokenised asset, the index of an option on spot
+and the forward of any other option.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
+from scipy.special import ndtr
 
-from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pricing.black76 import FloatArray, black76_greeks, black76_price
-from margin_tasks.pricing.instruments import BoolArray, Instruments, Product
-
-# Column of the volatility array that each direction of a volatility move reads.
-VOLATILITY_DIRECTIONS = {"down": 0, "same": 1, "up": 2}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MarketLevels:
-    """Prices at one instant, aligned with :class:`Instruments`: arrays of shape (I,).
-
-    ``mark_price``: quote currency per unit. ``forward_price``, ``index_price``: USD per unit of the underlying.
-    ``volatility``: annualised, 0 unless an option. ``settlement_price``: USD per unit of the settlement currency.
-    """
-
-    mark_price: FloatArray
-    forward_price: FloatArray
-    volatility: FloatArray
-    index_price: FloatArray
-    settlement_price: FloatArray
-
-    def refuse_unusable(self, instruments: Instruments) -> None:
-        """Raise unless every number that valuation divides by or takes the logarithm of is finite and positive.
-
-        Raises:
-            MarginError: PRICE_UNAVAILABLE, naming the instruments and the quantity.
-        """
-        for name in ("mark_price", "forward_price", "index_price", "settlement_price", "volatility"):
-            values = getattr(self, name)
-            is_needed = instruments.is_option if name == "volatility" else np.ones(len(instruments), dtype=bool)
-            is_bad = is_needed & ~(np.isfinite(values) & (values > 0.0))
-            if is_bad.any():
-                named = ", ".join(instruments.instrument_id[is_bad][:5])
-                raise MarginError(
-                    FailureReason.PRICE_UNAVAILABLE,
-                    f"{name} of {named} is missing or not positive and no fallback stands in: deliver it",
-                )
+from margin_tasks.pricing.american import american_price
+from margin_tasks.pricing.binary import asset_or_nothing_price, cash_or_nothing_price
+from margin_tasks.pricing.black76 import (
+    DAYS_PER_YEAR,
+    SMALLEST_DEVIATION,
+    FloatArray,
+    Greeks,
+    black76_greeks,
+    black76_price,
+)
+from margin_tasks.pricing.contract_columns import contracts_of
+from margin_tasks.pricing.instruments import BoolArray, Instruments, Payoff, Product, SettlementStyle
+from margin_tasks.pricing.levels import MarketLevels
+from margin_tasks.pricing.revaluation import Contracts, UnitValue, unit_values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContractValues:
     """One long contract of each instrument: arrays of shape (I,).
 
-    ``value_usd``: at the mark; 0 for futures and perpetuals, whose gains are settled daily. ``notional_usd``: size at
-    the index (options), the mark (linear) or the face (inverse). Sensitivities as the registry defines them: to the
-    instrument's own level, the index moving in proportion.
+    ``value_usd``: at the mark; 0 for what settles its gains daily and holds no value of its own: futures, perpetuals
+    and futures-style options. ``mark_value_usd``: the same, of a futures-style option too. ``notional_usd``: size at
+    the index (options), the payout (cash or nothing), the mark (linear, quanto) or the face (inverse). Sensitivities as
+    the registry defines them: to the instrument's own level, the index moving in proportion.
     """
 
     value_usd: FloatArray
+    mark_value_usd: FloatArray
     notional_usd: FloatArray
     delta: FloatArray
     gamma: FloatArray
@@ -81,97 +49,191 @@ class ContractValues:
     theta_usd: FloatArray
 
 
-def level_of(instruments: Instruments, levels: MarketLevels) -> FloatArray:
-    """The price that a scenario moves, shape (I,): the forward of an option, the mark of everything else."""
-    return np.where(instruments.is_option, levels.forward_price, levels.mark_price)
-
-
-def usd_per_unit(instruments: Instruments, levels: MarketLevels) -> FloatArray:
-    """USD per unit of unit value, shape (I,): the last column of the table above."""
-    level = level_of(instruments, levels)
-    coin_divisor = np.where(instruments.is_option, level, np.square(level))
-    divisor = np.where(instruments.is_inverse, coin_divisor, 1.0)
-    return instruments.multiplier * levels.settlement_price / divisor
-
-
 def value_contracts(instruments: Instruments, levels: MarketLevels) -> ContractValues:
     """Value one long contract of every instrument at the mark, with its sensitivities.
 
     The value is that of the mark, not of the model: what an account could be closed at counts in its equity.
     """
-    scale = usd_per_unit(instruments, levels)
-    is_option = instruments.is_option
+    contracts = _contracts(instruments, levels)
+    is_option, level = instruments.is_option, contracts.level
     at_mark = instruments.multiplier * levels.mark_price * levels.settlement_price
-    greeks = black76_greeks(
-        forward=level_of(instruments, levels),
-        strike=instruments.strike,
-        volatility=levels.volatility,
-        year_fraction=instruments.year_fraction,
-        is_call=instruments.is_call,
-    )
-    linear_or_face = np.where(instruments.is_inverse, instruments.multiplier, at_mark)
+    # USD per unit of unit value. A coin amount is paid at the moved coin price, index and level moving in proportion.
+    coin_divisor = np.where(is_option, level, np.square(level))
+    per_unit = contracts.multiplier * levels.settlement_price / np.where(instruments.is_inverse, coin_divisor, 1.0)
+    greeks = _option_greeks(contracts, is_option=is_option)
+    # Of a futures-style coin option only the gain is paid at the moved price: what it is worth today does not move.
+    held_still = np.where(contracts.is_in_coin & ~contracts.is_valued, greeks.price / level, 0.0)
+    is_valued = contracts.is_valued | np.isin(instruments.product, _HELD)
     return ContractValues(
-        value_usd=np.where(is_option | (instruments.product == Product.SPOT), at_mark, 0.0),
-        notional_usd=np.where(is_option, instruments.multiplier * levels.index_price, linear_or_face),
-        delta=scale * np.where(is_option, greeks.delta, 1.0),
-        gamma=scale * np.where(is_option, greeks.gamma, 0.0),
-        vega_usd=scale * np.where(is_option, greeks.vega, 0.0),
-        theta_usd=scale * np.where(is_option, greeks.theta, 0.0),
+        value_usd=np.where(is_valued, at_mark, 0.0),
+        mark_value_usd=np.where(is_valued | is_option, at_mark, 0.0),
+        notional_usd=_notional_usd(instruments, levels, at_mark=at_mark),
+        delta=per_unit * np.where(is_option, greeks.delta - held_still, 1.0),
+        gamma=per_unit * greeks.gamma,
+        vega_usd=per_unit * greeks.vega,
+        theta_usd=per_unit * greeks.theta,
     )
 
 
 def model_price(instruments: Instruments, levels: MarketLevels) -> FloatArray:
-    """Mark that the model gives, in the quote currency, shape (I,): Black-76 for options, the forward for the rest.
+    """Mark that the model gives, in the quote currency, shape (I,): the option's formula, or the forward for the rest.
 
-    The forward is in USD: a linear future, perpetual or spot is quoted in its settlement currency.
+    The forward is in USD: a linear future, perpetual, spot or tokenised asset is quoted in its settlement currency, a
+    quanto future in USD. NaN where a price that the formula reads is NaN.
     """
-    option = black76_price(
-        forward=levels.forward_price,
-        strike=instruments.strike,
-        volatility=levels.volatility,
-        year_fraction=instruments.year_fraction,
-        is_call=instruments.is_call,
+    price = np.where(
+        np.equal(instruments.style, SettlementStyle.LINEAR),
+        levels.forward_price / levels.settlement_price,
+        levels.forward_price,
     )
-    in_coin = np.where(instruments.is_inverse, option / levels.forward_price, option)
-    quoted = np.where(instruments.is_inverse, levels.forward_price, levels.forward_price / levels.settlement_price)
-    return np.where(instruments.is_option, in_coin, quoted)
+    rows = np.flatnonzero(instruments.is_option)
+    if len(rows):
+        contracts = _contracts(instruments, levels).rows(rows)
+        nothing = np.zeros((len(rows), 1))
+        unit_value = unit_values(
+            contracts,
+            level=contracts.level[:, None],
+            volatility=contracts.volatility[:, None],
+            years=contracts.year_fraction[:, None],
+            rate_shift=nothing,
+        )[:, 0]
+        price[rows] = unit_value * contracts.multiplier / instruments.multiplier[rows]
+    return price
 
 
-def scenario_pnl(
-    *,
-    level: FloatArray,
-    strike: FloatArray,
-    volatility: FloatArray,
-    year_fraction: FloatArray,
-    is_call: BoolArray,
-    is_option: BoolArray,
-    usd_per_unit: FloatArray,
-    price_move: FloatArray,
-    volatility_direction: NDArray[np.int8],
-    weight: FloatArray,
-) -> FloatArray:
-    """Change of value of one long contract in every scenario, in USD: the readable reference.
+_HELD = (Product.SPOT, Product.TOKENISED_ASSET)
+# Of the differences that differentiate an American price: share of the level, and absolute volatility.
+_LEVEL_STEP = 0.005
+_VOLATILITY_STEP = 0.005
 
-    Model value in the scenario less model value now, so that the difference between mark and model does not enter.
 
-    Args:
-        level: price that the scenario moves, shape (I,), USD.
-        strike: shape (I,), USD; 1 unless an option.
-        volatility: shape (I, 3): shocked down, unchanged, shocked up; annualised.
-        year_fraction: time to expiry, shape (I,), years.
-        is_call: shape (I,).
-        is_option: shape (I,).
-        usd_per_unit: result of :func:`usd_per_unit`, shape (I,).
-        price_move: shape (S,), relative.
-        volatility_direction: shape (S,), column of ``volatility``.
-        weight: shape (S,), share of the outcome that counts.
+class _OptionGreeks(NamedTuple):
+    """Price of one long option on one unit, not divided by the forward, and its derivatives, arrays of shape (I,).
 
-    Returns:
-        float64 of shape (I, S); gain positive.
+    ``price``: quote currency. ``delta``/``gamma``: to the level. ``vega``: per 1.00 of volatility. ``theta``: per day.
     """
-    column = level[:, None]
-    shared = {"strike": strike[:, None], "year_fraction": year_fraction[:, None], "is_call": is_call[:, None]}
-    now = black76_price(forward=column, volatility=volatility[:, [1]], **shared)
-    moved = black76_price(forward=column * (1.0 + price_move), volatility=volatility[:, volatility_direction], **shared)
-    change = np.where(is_option[:, None], moved - now, column * price_move)
-    return usd_per_unit[:, None] * change * weight
+
+    price: FloatArray
+    delta: FloatArray
+    gamma: FloatArray
+    vega: FloatArray
+    theta: FloatArray
+
+
+def _option_greeks(contracts: Contracts, *, is_option: BoolArray) -> _OptionGreeks:
+    """Differentiate the option formula of every row; 0 where there is none.
+
+    European and binary options in closed form: with F = L exp(b tau), V = exp(-r tau) f(F, tau) and theta the negative
+    derivative to tau of both factors. American options by differences of their price: level by 0.5 % either way,
+    volatility by half a point either way, time by the day that passes.
+    """
+    columns = [np.zeros(len(contracts)) for _ in _OptionGreeks._fields]
+    for kind in np.unique(contracts.unit_value[is_option]):
+        rows = np.flatnonzero(is_option & (contracts.unit_value == kind))
+        of_kind = _american_greeks if kind == UnitValue.AMERICAN else _european_greeks
+        for column, values in zip(columns, of_kind(contracts.rows(rows)), strict=True):
+            column[rows] = values
+    return _OptionGreeks(*columns)
+
+
+def _european_greeks(contracts: Contracts) -> _OptionGreeks:
+    tau, strike, is_call = contracts.year_fraction, contracts.strike, contracts.right > 0.0
+    growth = np.exp(contracts.carry_rate * tau)
+    discount = np.exp(-contracts.discount_rate * tau)
+    forward = contracts.level * growth
+    kind = UnitValue(int(contracts.unit_value[0]))
+    arguments = {
+        "forward": forward,
+        "strike": strike,
+        "volatility": contracts.volatility,
+        "year_fraction": tau,
+        "is_call": is_call,
+    }
+    if kind == UnitValue.EUROPEAN:
+        price, plain = black76_price(**arguments), black76_greeks(**arguments)
+    else:
+        is_cash = kind == UnitValue.CASH_BINARY
+        price = (cash_or_nothing_price if is_cash else asset_or_nothing_price)(**arguments)
+        plain = _binary_greeks(contracts, forward=forward, is_cash=is_cash)
+    drift = contracts.carry_rate * forward * plain.delta - contracts.discount_rate * price
+    return _OptionGreeks(
+        price=discount * price,
+        delta=discount * growth * plain.delta,
+        gamma=discount * np.square(growth) * plain.gamma,
+        vega=discount * plain.vega,
+        theta=discount * (plain.theta - drift / DAYS_PER_YEAR),
+    )
+
+
+def _binary_greeks(contracts: Contracts, *, forward: FloatArray, is_cash: bool) -> Greeks:
+    """Differentiate N(+-d2) or F N(+-d1), undiscounted: E. G. Haug, "The Complete Guide to Option Pricing Formulas".
+
+    At zero time or zero volatility the payoff is a step: what lies at the step has no finite value and counts as 0.
+    """
+    tau, sign = contracts.year_fraction, contracts.right
+    deviation = contracts.volatility * np.sqrt(tau)
+    is_live = deviation > SMALLEST_DEVIATION
+    safe = np.where(is_live, deviation, 1.0)
+    d1 = np.log(forward / contracts.strike) / np.where(is_live, deviation, SMALLEST_DEVIATION) + 0.5 * deviation
+    d2 = d1 - deviation
+    at, other = (d2, d1) if is_cash else (d1, d2)
+    # Beyond 40 deviations the density is zero in float64; the clip keeps the powers of d finite.
+    at, other = np.clip(at, -40.0, 40.0), np.clip(other, -40.0, 40.0)
+    density = sign * np.exp(-0.5 * np.square(at)) / np.sqrt(2.0 * np.pi) * is_live
+    scale = 1.0 if is_cash else forward
+    # What is paid of itself moves with the forward: an asset is worth it, cash is not.
+    in_kind = np.zeros_like(forward) if is_cash else ndtr(sign * d1)
+    step = density / safe / (forward if is_cash else 1.0)
+    bend = -density * other / np.square(safe) / (np.square(forward) if is_cash else forward)
+    vega = -scale * density * other / np.where(is_live, contracts.volatility, 1.0)
+    decay = scale * density * other / (2.0 * np.where(is_live, tau, 1.0)) / DAYS_PER_YEAR
+    return Greeks(delta=in_kind + step, gamma=bend, vega=vega, theta=decay)
+
+
+def _american_greeks(contracts: Contracts) -> _OptionGreeks:
+    def price(*, level: ArrayLike = 1.0, volatility: ArrayLike = 0.0, days: float = 0.0) -> FloatArray:
+        return american_price(
+            spot=contracts.level * level,
+            strike=contracts.strike,
+            volatility=np.maximum(contracts.volatility + volatility, 0.0),
+            year_fraction=np.maximum(contracts.year_fraction - days / DAYS_PER_YEAR, 0.0),
+            rate=contracts.discount_rate,
+            carry=contracts.carry_rate,
+            is_call=contracts.right > 0.0,
+        )
+
+    now, up, down = price(), price(level=1.0 + _LEVEL_STEP), price(level=1.0 - _LEVEL_STEP)
+    step = contracts.level * _LEVEL_STEP
+    below = np.minimum(contracts.volatility, _VOLATILITY_STEP)
+    return _OptionGreeks(
+        price=now,
+        delta=(up - down) / (2.0 * step),
+        gamma=(up - 2.0 * now + down) / np.square(step),
+        vega=(price(volatility=_VOLATILITY_STEP) - price(volatility=-below)) / (_VOLATILITY_STEP + below),
+        theta=price(days=1.0) - now,
+    )
+
+
+def _contracts(instruments: Instruments, levels: MarketLevels) -> Contracts:
+    """Columns of a valuation in which nothing moves."""
+    still = np.ones(len(instruments))
+    return contracts_of(
+        instruments, levels, factors=list(instruments.underlyings), tenor_scale=still, twist=np.zeros_like(still)
+    )
+
+
+def _notional_usd(instruments: Instruments, levels: MarketLevels, *, at_mark: FloatArray) -> FloatArray:
+    multiplier = instruments.multiplier
+    # A multiplier is units of the settlement currency where the terms fix the rate, and underlying units elsewhere.
+    is_fixed_rate = np.equal(instruments.style, SettlementStyle.QUANTO)
+    fixed_rate = np.where(is_fixed_rate, levels.settlement_price, 1.0)
+    return np.select(
+        [
+            ~instruments.is_option & instruments.is_inverse,
+            ~instruments.is_option,
+            instruments.payoff == Payoff.INVERSE_FUTURE,
+            instruments.payoff == Payoff.CASH_OR_NOTHING,
+        ],
+        [multiplier, at_mark, multiplier, multiplier * levels.settlement_price],
+        default=multiplier * levels.index_price * fixed_rate,
+    )

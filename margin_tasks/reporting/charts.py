@@ -32,6 +32,8 @@ _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _NARROW, _WIDE = 370, 500
 _COMPACT_AXIS = "replace(replace(format(datum.value, '~s'), 'G', 'bn'), 'M', 'm')"
 _METHOD_COLOURS = ("amber", "grey", "blue", "red", "ink", "soft")
+_MOVE_TICKS = (-0.6, -0.3, -0.1, 0.0, 0.1, 0.3, 1.0, 2.0, 5.0)
+_SHARE_COLOURS = ("blue", "amber", "grey", "red", "ink", "soft")
 
 
 def requirement_against_equity(accounts: pd.DataFrame) -> str:
@@ -214,6 +216,82 @@ def price_history(closes: pd.DataFrame, *, asset: str, number: int) -> str:
         name=f"history{number}",
         title=f"{asset} daily close",
         description=f"Line of the daily closes of {asset}; the dot is the last one.",
+    )
+
+
+def position_shares(shares: pd.DataFrame) -> str:
+    """Stacked bars. ``shares``: position, component (a name), amount (USD, float64), rows in the order to show."""
+    import altair as alt
+
+    components = list(dict.fromkeys(shares["component"]))
+    order = alt.Y("position:N", sort=list(dict.fromkeys(shares["position"])), title=None)
+    bars = (
+        alt.Chart(shares)
+        .mark_bar(height={"band": 0.62})
+        .encode(
+            y=order,
+            x=alt.X(
+                "amount:Q",
+                title="USD, share of the initial margin",
+                stack="zero",
+                axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6),
+            ),
+            color=alt.Color(
+                "component:N",
+                title=None,
+                legend=alt.Legend(orient="top", columns=4),
+                scale=alt.Scale(
+                    domain=components,
+                    range=[ROLES[_SHARE_COLOURS[place % len(_SHARE_COLOURS)]] for place in range(len(components))],
+                ),
+            ),
+        )
+    )
+    zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(x="amount:Q")
+    return _svg(
+        alt.layer(bars, zero).properties(width=_WIDE, height=_rows(shares["position"].nunique())),
+        name="shares",
+        title="Share of each position in the initial margin",
+        description="Bars right of zero add to what is owed, bars left of it offset other positions; colours are the "
+        "parts of the requirement.",
+    )
+
+
+def scenario_profile(outcomes: pd.DataFrame, *, subject: str, number: int) -> str:
+    """Outcome against price move. ``outcomes``: price_move, volatility (a name), amount (USD), is_binding."""
+    import altair as alt
+
+    lowest, highest = float(outcomes["price_move"].min()), float(outcomes["price_move"].max())
+    # Close moves stand as wide apart as the tails, which are many times as far out.
+    x = alt.X(
+        "price_move:Q",
+        title=f"{subject} price move",
+        scale=alt.Scale(type="symlog", constant=0.1, domain=[lowest, highest], nice=False, padding=12),
+        axis=alt.Axis(format="+.0%", values=[move for move in _MOVE_TICKS if lowest <= move <= highest]),
+    )
+    y = alt.Y("amount:Q", title="USD", axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=5))
+    names = list(dict.fromkeys(outcomes["volatility"]))
+    colour = alt.Color(
+        "volatility:N",
+        title=None,
+        legend=alt.Legend(orient="top"),
+        scale=alt.Scale(
+            domain=names, range=[ROLES[_METHOD_COLOURS[place % len(_METHOD_COLOURS)]] for place in range(len(names))]
+        ),
+    )
+    dots = alt.Chart(outcomes).mark_circle(size=45, opacity=1).encode(x=x, y=y, color=colour)
+    binding = (
+        alt.Chart(outcomes[outcomes["is_binding"]])
+        .mark_point(color=ROLES["red"], size=170, strokeWidth=2.2)
+        .encode(x=x, y=y)
+    )
+    zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(y="amount:Q")
+    return _svg(
+        alt.layer(zero, dots, binding).properties(width=_WIDE, height=230),
+        name=f"profile{number}",
+        title=f"Profit and loss of the {subject} positions in every scenario",
+        description="Each dot is a scenario, placed by its price move, coloured by its volatility move; the ring marks "
+        "the one that sets the requirement.",
     )
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import DTypeLike, NDArray
 
+from margin_tasks.pricing.contract_columns import SurfaceColumns, contracts_of
 from margin_tasks.pricing.instruments import Instruments, IntArray
 from margin_tasks.pricing.kernels import scenario_pnl_fast
-from margin_tasks.pricing.valuation import MarketLevels, level_of, usd_per_unit
+from margin_tasks.pricing.levels import MarketLevels
+from margin_tasks.pricing.revaluation import NO_FACTOR, Contracts
 from margin_tasks.risk.amounts import AmountRangeError, decimals_from_units, to_units, units_from_column
-from margin_tasks.scenarios.grid import PriceVolatilityGrid, ScenarioSet, scenario_set
+from margin_tasks.scenarios.grid import PriceVolatilityGrid, scenario_set
+from margin_tasks.scenarios.scenario_set import ScenarioSet, stack
+from margin_tasks.scenarios.volatility_scaling import SkewTwist, TenorScaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +33,77 @@ class RiskArrays:
     pnl_units: IntArray
 
 
-def scenario_sets(grids: Sequence[PriceVolatilityGrid]) -> tuple[ScenarioSet, ...]:
-    """Lay out one grid for each underlying."""
-    return tuple(scenario_set(grid) for grid in grids)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScenarioModel:
+    """Scenarios of every underlying, and how their volatility moves depend on tenor and strike.
+
+    ``scenario_sets``, ``tenor_scalings`` and ``skew_twists``: one for each of ``Instruments.underlyings``.
+    ``is_joint``: column s is the same event for every underlying, so that a settlement currency that is an underlying
+    too moves with it. Otherwise only a contract settled in its own underlying sees its currency move.
+    """
+
+    scenario_sets: tuple[ScenarioSet, ...]
+    tenor_scalings: tuple[TenorScaling, ...]
+    skew_twists: tuple[SkewTwist, ...]
+    is_joint: bool = False
+
+
+def grid_model(grids: Sequence[PriceVolatilityGrid]) -> ScenarioModel:
+    """Scenario model of one grid for each underlying: every underlying is scanned on its own."""
+    return ScenarioModel(
+        scenario_sets=tuple(scenario_set(grid) for grid in grids),
+        tenor_scalings=tuple(grid.volatility.tenor_scaling for grid in grids),
+        skew_twists=tuple(grid.skew_twist for grid in grids),
+    )
+
+
+def modelled_contracts(
+    instruments: Instruments, levels: MarketLevels, *, model: ScenarioModel, surface: SurfaceColumns | None = None
+) -> Contracts:
+    """What a revaluation of instruments of shape (I,) reads under a scenario model; ``surface`` as in contracts_of."""
+    tenor_scale = np.ones(len(instruments))
+    twist = np.zeros(len(instruments))
+    log_moneyness = np.zeros(len(instruments))
+    is_option = instruments.is_option
+    log_moneyness[is_option] = np.log(instruments.strike[is_option] / levels.forward_price[is_option])
+    for index, (scaling, skew) in enumerate(zip(model.tenor_scalings, model.skew_twists, strict=True)):
+        rows = np.flatnonzero(is_option & (instruments.underlying_index == index))
+        tenor_scale[rows] = scaling.tenor_scale(instruments.days_to_expiry[rows])
+        twist[rows] = skew.twist(log_moneyness[rows], instruments.year_fraction[rows])
+    contracts = contracts_of(
+        instruments,
+        levels,
+        factors=tuple(instruments.underlyings),
+        tenor_scale=tenor_scale,
+        twist=twist,
+        surface=surface,
+    )
+    if model.is_joint:
+        return contracts
+    moves_with_own = contracts.settlement_factor == contracts.factor
+    return replace(contracts, settlement_factor=np.where(moves_with_own, contracts.factor, NO_FACTOR))
+
+
+def scenario_pnl_per_contract(
+    instruments: Instruments,
+    levels: MarketLevels,
+    *,
+    model: ScenarioModel,
+    surface: SurfaceColumns | None = None,
+    in_settlement_currency: bool = False,
+    dtype: DTypeLike = np.float64,
+) -> NDArray[np.floating]:
+    """Value every instrument in every scenario of its underlying, unrounded: shape (I, S).
+
+    For long sets, of which no cell is published. Arguments and errors as in :func:`risk_arrays` and
+    :func:`~margin_tasks.pricing.revaluation.scenario_pnl`.
+    """
+    return scenario_pnl_fast(
+        modelled_contracts(instruments, levels, model=model, surface=surface),
+        stack(model.scenario_sets),
+        in_settlement_currency=in_settlement_currency,
+        dtype=dtype,
+    )
 
 
 def risk_arrays(instruments: Instruments, levels: MarketLevels, *, grids: Sequence[PriceVolatilityGrid]) -> RiskArrays:
@@ -42,32 +115,17 @@ def risk_arrays(instruments: Instruments, levels: MarketLevels, *, grids: Sequen
         grids: one for each of ``instruments.underlyings``, in that order.
 
     Raises:
-        MarginError: FIGURE_NOT_FINITE, naming the instrument, when a value is not finite or beyond 92 billion USD.
+        MarginError: naming the instrument: PRICE_UNAVAILABLE when an input is not usable or a scenario leaves a price
+            below zero, FIGURE_NOT_FINITE when a value is not finite or beyond 92 billion USD.
     """
-    sets = scenario_sets(grids)
-    pnl_units = np.zeros((len(instruments), max(map(len, sets), default=0)), dtype=np.int64)
-    level = level_of(instruments, levels)
-    scale = usd_per_unit(instruments, levels)
-    for index, (grid, scenarios) in enumerate(zip(grids, sets, strict=True)):
-        rows = np.flatnonzero(instruments.underlying_index == index)
-        pnl = scenario_pnl_fast(
-            level=level[rows],
-            strike=instruments.strike[rows],
-            volatility=grid.volatility.shocked(levels.volatility[rows], instruments.days_to_expiry[rows]),
-            year_fraction=instruments.year_fraction[rows],
-            is_call=instruments.is_call[rows],
-            is_option=instruments.is_option[rows],
-            usd_per_unit=scale[rows],
-            price_move=scenarios.price_move,
-            volatility_direction=scenarios.volatility_direction,
-            weight=scenarios.weight,
-        )
-        try:
-            pnl_units[rows, : len(scenarios)] = to_units(pnl, what="pnl_per_contract")
-        except AmountRangeError as error:
-            instrument = instruments.instrument_id[rows[error.position // len(scenarios)]]
-            raise AmountRangeError(f"pnl_per_contract of instrument {instrument}", error.position) from error
-    return RiskArrays(scenario_sets=sets, pnl_units=pnl_units)
+    model = grid_model(grids)
+    pnl = scenario_pnl_per_contract(instruments, levels, model=model)
+    try:
+        pnl_units = to_units(pnl, what="pnl_per_contract")
+    except AmountRangeError as error:
+        instrument = instruments.instrument_id[error.position // pnl.shape[1]]
+        raise AmountRangeError(f"pnl_per_contract of instrument {instrument}", error.position) from error
+    return RiskArrays(scenario_sets=model.scenario_sets, pnl_units=pnl_units)
 
 
 def scenarios_frame(arrays: Mapping[str, RiskArrays], *, instruments: Instruments) -> pd.DataFrame:
@@ -79,7 +137,7 @@ def scenarios_frame(arrays: Mapping[str, RiskArrays], *, instruments: Instrument
                 "underlying": underlying,
                 "scenario_id": scenarios.scenario_id,
                 "price_move": scenarios.price_move,
-                "volatility_move": scenarios.volatility_move,
+                "volatility_move": scenarios.volatility_direction,
                 "weight": scenarios.weight,
             }
         )
@@ -116,9 +174,10 @@ def risk_arrays_from_frame(
     Raises:
         ValueError: the frame does not hold exactly the instruments and scenarios of the grids.
     """
+    sets = grid_model(grids).scenario_sets
     empty = RiskArrays(
-        scenario_sets=scenario_sets(grids),
-        pnl_units=np.zeros((len(instruments), max((len(s) for s in scenario_sets(grids)), default=0)), dtype=np.int64),
+        scenario_sets=sets,
+        pnl_units=np.zeros((len(instruments), max(map(len, sets), default=0)), dtype=np.int64),
     )
     identifiers, is_used = _published(empty, instruments=instruments)
     row, _ = np.nonzero(is_used)

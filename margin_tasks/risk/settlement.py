@@ -36,10 +36,12 @@ class Settlement:
 def settle(positions: Positions, *, market: DayMarket, notional_usd: FloatArray) -> Settlement:
     """Settle the day on every position.
 
-    Everything but options is marked to market: the quantity carried from the previous mark, each trade from its own
-    price, to today's mark. Linear: quantity x multiplier x (F1 - F0). Inverse: quantity x multiplier x (1/F0 - 1/F1)
-    coins. Both at today's USD price of the settlement currency. Options pay their premium on the day of the trade and
-    nothing after. Perpetuals pay carried quantity x notional x funding rate, longs to shorts when positive.
+    Everything but options is marked to market, and so are futures-style options: the quantity carried from the previous
+    mark, each trade from its own price, to today's mark. Linear and quanto futures, and futures-style options in any
+    currency: quantity x multiplier x (P1 - P0) units of the settlement currency, which is what their price is quoted
+    in or what the multiplier of a quanto contract makes of it. Inverse futures: quantity x multiplier x (1/P0 - 1/P1)
+    coins. All at today's USD price of the settlement currency. Other options pay their premium on the day of the trade
+    and nothing after. Perpetuals pay carried quantity x notional x funding rate, longs to shorts when positive.
 
     Args:
         positions: rows of shape (P,).
@@ -52,18 +54,19 @@ def settle(positions: Positions, *, market: DayMarket, notional_usd: FloatArray)
     instruments = market.instruments
     of_position = positions.instrument
     previous = floats_from_units(positions.previous_units)
-    is_daily_settled = ~instruments.is_option
+    is_daily_settled = instruments.is_daily_settled
     _refuse_unmarked(positions, market=market, is_daily_settled=is_daily_settled)
 
     carried_from = np.where(market.has_previous, market.previous_mark, market.levels.mark_price)
     mark = market.levels.mark_price
-    is_inverse = instruments.is_inverse
+    # The mark of a coin option is an amount of coin; gains of an inverse future are reciprocal.
+    is_reciprocal = instruments.is_inverse & ~instruments.is_option
     usd_per_price = instruments.multiplier * market.levels.settlement_price
 
     def gain_per_contract(start: FloatArray, *, instrument: IntArray) -> FloatArray:
         linear = mark[instrument] - start
         coin = 1.0 / start - 1.0 / mark[instrument]
-        usd = usd_per_price[instrument] * np.where(is_inverse[instrument], coin, linear)
+        usd = usd_per_price[instrument] * np.where(is_reciprocal[instrument], coin, linear)
         return np.where(is_daily_settled[instrument], usd, 0.0)
 
     traded_in = of_position[positions.trade_position]
@@ -72,7 +75,7 @@ def settle(positions: Positions, *, market: DayMarket, notional_usd: FloatArray)
     gain = carried.copy()
     np.add.at(gain, positions.trade_position, traded * gain_per_contract(positions.trade_price, instrument=traded_in))
     premium = np.zeros(len(positions))
-    paid = np.where(instruments.is_option[traded_in], -traded * positions.trade_price * usd_per_price[traded_in], 0.0)
+    paid = np.where(~is_daily_settled[traded_in], -traded * positions.trade_price * usd_per_price[traded_in], 0.0)
     np.add.at(premium, positions.trade_position, paid)
     funding_per_contract = np.where(instruments.product == Product.PERPETUAL, notional_usd * market.funding_rate, 0.0)
     funding = to_units(-previous * funding_per_contract[of_position], what="funding")

@@ -2,6 +2,10 @@
 
 Every block turns an exposure into an amount owed for each netting set, initial and maintenance, in USD units of 1e-8,
 never negative. Blocks run in the order of the definition; a block that tops up or scales sees the charges before it.
+
+Every block also divides its charge over positions by Euler's rule: a charge that grows in proportion to the book is the
+sum of quantity x derivative to the quantity. Where a charge is a maximum, the derivative is that of the part that is
+largest. See docs/methodology/attribution.md.
 """
 
 from __future__ import annotations
@@ -19,9 +23,21 @@ from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray
 from margin_tasks.risk.amounts import scale_units, to_units
 from margin_tasks.rulebooks.exposure import Exposure, parameter_of
+from margin_tasks.rulebooks.shares import (
+    Parts,
+    Shares,
+    parts_of,
+    product_parts,
+    scaled_parts,
+    shared_initial,
+    shared_maintenance,
+)
 
 Rate = Annotated[float, Field(ge=0.0, le=10.0)]
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
+
+# A net delta this small against the gross one is what rounding leaves of none.
+_FLAT = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +70,34 @@ class _Block(BaseModel):
     def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
         """Amounts owed by every netting set; ``before`` are the charges of the blocks before this one."""
 
+    @abstractmethod
+    def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
+        """Shares of the positions in this block's ``charge``, adding up to it in every netting set to the last digit.
+
+        ``before`` are the shares in the charges of the blocks before this one.
+        """
+
+
+class _PositionBlock(_Block):
+    """A block that charges every position on its own: the shares come first, and the charge is their sum."""
+
+    @abstractmethod
+    def position_charge(self, exposure: Exposure) -> Shares:
+        """Charge of every position."""
+
+    def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
+        """Sum of the charges of the positions."""
+        shares = self.position_charge(exposure)
+        return Charge(
+            component=shares.component,
+            initial_units=exposure.set_total(shares.initial_units, what=shares.component),
+            maintenance_units=exposure.set_total(shares.maintenance_units, what=shares.component),
+        )
+
+    def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
+        """The position's own charge."""
+        return self.position_charge(exposure)
+
 
 class ScanRisk(_Block):
     """Worst scenario: max(0, -min over scenarios of the netting set's profit and loss)."""
@@ -76,11 +120,26 @@ class ScanRisk(_Block):
             scenario=binding,
         )
 
+    def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
+        """Minus the position's profit or loss in the scenario that binds its netting set."""
+        if charge.scenario is None:
+            raise ValueError("a scan without a binding scenario cannot be attributed")
+        book = exposure.book
+        contract = exposure.contract_pnl_units[book.instrument, charge.scenario[exposure.set_of]]
+        loss = product_parts(book.quantity_units, -contract, what=self.block)
+        initial = loss.adding_up_to(charge.initial_units, group=exposure.set_of)
+        maintenance = scaled_parts(initial, self.maintenance_ratio, what=self.block)
+        return Shares(
+            component=self.block,
+            initial_units=initial,
+            maintenance_units=maintenance.adding_up_to(charge.maintenance_units, group=exposure.set_of),
+        )
+
 
 class ShortOptionMinimum(_Block):
     """Tops the scan risk up to ``rate`` x index for every unit of the underlying that is net short in options.
 
-    Options of the same expiry, strike and right net, whatever their settlement; different series never do.
+    Options of the same expiry, strike, right and payoff net, whatever their settlement; different series never do.
     """
 
     block: Literal["short_option_minimum"]
@@ -101,6 +160,29 @@ class ShortOptionMinimum(_Block):
             maintenance_units=np.maximum(scale_units(minimum, self.maintenance_ratio) - charged_maintenance, 0),
         )
 
+    def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
+        """The position's part of the minimum less its part of what the minimum tops up.
+
+        A long position in a series that is net short has a negative part of the minimum: it reduces what is sold.
+        """
+        series = _option_series(exposure)
+        is_net_short = np.zeros(len(exposure.book), dtype=bool)
+        is_net_short[series.rows] = (series.units < 0.0)[series.of_row]
+        sold = np.zeros(len(exposure.book))
+        sold[series.rows] = -series.row_units
+        sold *= is_net_short
+        minimum = sold * exposure.by_position(self.rate, block=self.block) * _index_of_set(exposure)[exposure.set_of]
+        positions = len(exposure.book)
+        return Shares(
+            component=self.block,
+            initial_units=parts_of(minimum, what=self.block)
+            .less(shared_initial(before, positions=positions))
+            .adding_up_to(charge.initial_units, group=exposure.set_of),
+            maintenance_units=parts_of(minimum * self.maintenance_ratio, what=self.block)
+            .less(shared_maintenance(before, positions=positions))
+            .adding_up_to(charge.maintenance_units, group=exposure.set_of),
+        )
+
 
 class CalendarCharge(_Block):
     """``rate`` x index for every unit of delta that one expiry hedges for another.
@@ -115,15 +197,8 @@ class CalendarCharge(_Block):
 
     def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
         """Charge on the delta hedged across expiries."""
-        instrument = exposure.book.instrument
-        delta = exposure.quantity * exposure.figures.delta[instrument]
-        expiry_at = exposure.instruments.expiry_at[instrument].astype(np.int64)
-        bucket_set, bucket_delta = _summed(delta, keys=(exposure.set_of, expiry_at))
-        gross = np.zeros(exposure.sets)
-        net = np.zeros(exposure.sets)
-        np.add.at(gross, bucket_set, np.abs(bucket_delta))
-        np.add.at(net, bucket_set, bucket_delta)
-        hedged = np.maximum(gross - np.abs(net), 0.0) / 2.0
+        deltas = _expiry_deltas(exposure)
+        hedged = np.maximum(deltas.gross - np.abs(deltas.net), 0.0) / 2.0
         initial = to_units(
             hedged * exposure.by_set(self.rate, block=self.block) * _index_of_set(exposure), what=self.block
         )
@@ -131,6 +206,24 @@ class CalendarCharge(_Block):
             component=self.block,
             initial_units=initial,
             maintenance_units=scale_units(initial, self.maintenance_ratio),
+        )
+
+    def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
+        """Position delta x (sign of its expiry's delta - sign of the net delta) / 2, at ``rate`` x index.
+
+        So the expiries on the smaller side bear the charge, and what reduces their delta relieves it. When nothing is
+        left open, both sides bear half.
+        """
+        deltas = _expiry_deltas(exposure)
+        net_sign = np.where(np.abs(deltas.net) <= _FLAT * deltas.gross, 0.0, np.sign(deltas.net))
+        hedging = deltas.of_position * (np.sign(deltas.of_expiry)[deltas.expiry_of] - net_sign[exposure.set_of]) / 2.0
+        amount = hedging * exposure.by_position(self.rate, block=self.block) * _index_of_set(exposure)[exposure.set_of]
+        initial = parts_of(amount, what=self.block).adding_up_to(charge.initial_units, group=exposure.set_of)
+        maintenance = scaled_parts(initial, self.maintenance_ratio, what=self.block)
+        return Shares(
+            component=self.block,
+            initial_units=initial,
+            maintenance_units=maintenance.adding_up_to(charge.maintenance_units, group=exposure.set_of),
         )
 
 
@@ -144,7 +237,7 @@ class Tier(BaseModel):
     maintenance_rate: Rate
 
 
-class NotionalTiers(_Block):
+class NotionalTiers(_PositionBlock):
     """Marginal rates on the notional of each future, perpetual or spot position: large positions pay more."""
 
     block: Literal["notional_charge"]
@@ -158,7 +251,7 @@ class NotionalTiers(_Block):
                 raise ValueError(f"{self.block} of {underlying}: limits must ascend and the last must be .inf")
         return self
 
-    def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
+    def position_charge(self, exposure: Exposure) -> Shares:
         """Sum over tiers of rate x the part of notional inside the tier."""
         instrument = exposure.book.instrument
         notional = np.abs(exposure.quantity) * exposure.figures.notional_usd[instrument] * ~exposure.is_option
@@ -173,10 +266,10 @@ class NotionalTiers(_Block):
             inside = np.clip(notional[rows, None], lower, upper) - lower
             initial[rows] = _across(inside, [tier.initial_rate for tier in tiers])
             maintenance[rows] = _across(inside, [tier.maintenance_rate for tier in tiers])
-        return Charge(
+        return Shares(
             component=self.block,
-            initial_units=exposure.set_total(to_units(initial, what=self.block), what=self.block),
-            maintenance_units=exposure.set_total(to_units(maintenance, what=self.block), what=self.block),
+            initial_units=to_units(initial, what=self.block),
+            maintenance_units=to_units(maintenance, what=self.block),
         )
 
 
@@ -196,23 +289,24 @@ class ShortOptionRates(BaseModel):
         return self
 
 
-class ShortOptionCharge(_Block):
+class ShortOptionCharge(_PositionBlock):
     """Short options: max(base - out-of-the-money amount / index, floor) x index; maintenance at a flat rate.
 
     The premium is not added: a short option's value already counts, negatively, in the account's equity. For puts
     worth more than the index the maintenance rate grows with value / index, and initial is at least maintenance.
+    A binary option is charged, for both, the part of its payout at the index that its value does not hold yet.
     """
 
     block: Literal["short_option_charge"]
     rates: Mapping[str, ShortOptionRates]
 
-    def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
+    def position_charge(self, exposure: Exposure) -> Shares:
         """Charge on every short option position."""
         instruments, instrument = exposure.instruments, exposure.book.instrument
         index = exposure.figures.index_price[instrument]
         strike, is_call = instruments.strike[instrument], instruments.is_call[instrument]
-        units = np.maximum(-exposure.quantity, 0.0) * instruments.multiplier[instrument] * exposure.is_option
-        value_of_unit = exposure.figures.value_usd[instrument] / instruments.multiplier[instrument]
+        units = np.maximum(-exposure.quantity, 0.0) * exposure.underlying_units * exposure.is_option
+        value_of_unit = exposure.figures.value_usd[instrument] / exposure.underlying_units
 
         out_of_the_money = np.maximum(np.where(is_call, strike - index, index - strike), 0.0)
         base, floor, flat = (
@@ -221,44 +315,58 @@ class ShortOptionCharge(_Block):
         )
         maintenance_rate = np.where(is_call, flat, np.maximum(flat, flat * value_of_unit / index))
         initial_rate = np.maximum(np.maximum(base - out_of_the_money / index, floor), maintenance_rate)
-        return Charge(
+        is_binary, not_paid = instruments.is_binary[instrument], np.maximum(1.0 - value_of_unit / index, 0.0)
+        maintenance_rate = np.where(is_binary, not_paid, maintenance_rate)
+        initial_rate = np.where(is_binary, not_paid, initial_rate)
+        return Shares(
             component=self.block,
-            initial_units=exposure.set_total(to_units(units * index * initial_rate, what=self.block), what=self.block),
-            maintenance_units=exposure.set_total(
-                to_units(units * index * maintenance_rate, what=self.block), what=self.block
-            ),
+            initial_units=to_units(units * index * initial_rate, what=self.block),
+            maintenance_units=to_units(units * index * maintenance_rate, what=self.block),
         )
 
 
-class LongOptionValue(_Block):
+class LongOptionValue(_PositionBlock):
     """Long options are charged their value, the most they can lose: equity counts it, so they support nothing else."""
 
     block: Literal["long_option_value"]
 
-    def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
+    def position_charge(self, exposure: Exposure) -> Shares:
         """Value of the long option positions."""
         value = np.maximum(exposure.value_units(), 0) * exposure.is_option
-        total = exposure.set_total(value, what=self.block)
-        return Charge(component=self.block, initial_units=total, maintenance_units=total)
+        return Shares(component=self.block, initial_units=value, maintenance_units=value)
 
 
 class RingfencedGain(_Block):
     """What a position brings to equity beyond its own charge: isolation lets no other position use it.
 
-    Brought to equity: the value of a long option, the day's settlement gain of anything else. With it the account's
-    deficit is the sum of what each position lacks on its own.
+    Brought to equity: the value of a long option, the day's settlement gain of anything else. A long futures-style
+    option holds its value in marks that may all be settled away: that counts as brought beside its gain. With it the
+    account's deficit is the sum of what each position lacks on its own.
     """
 
     block: Literal["ringfenced_gain"]
 
     def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
         """Gain above the charges before, for initial and maintenance each."""
-        brought = np.where(exposure.is_option, exposure.value_units(), exposure.gain_units)
-        gain = exposure.set_total(np.maximum(brought, 0), what=self.block)
+        gain = exposure.set_total(_brought(exposure), what=self.block)
         return Charge(
             component=self.block,
             initial_units=np.maximum(gain - total_initial(before, sets=exposure.sets), 0),
             maintenance_units=np.maximum(gain - total_maintenance(before, sets=exposure.sets), 0),
+        )
+
+    def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
+        """What the position brings to equity less its shares of the charges before."""
+        positions = len(exposure.book)
+        brought = Parts(units=_brought(exposure), remainder=np.zeros(positions))
+        return Shares(
+            component=self.block,
+            initial_units=brought.less(shared_initial(before, positions=positions)).adding_up_to(
+                charge.initial_units, group=exposure.set_of
+            ),
+            maintenance_units=brought.less(shared_maintenance(before, positions=positions)).adding_up_to(
+                charge.maintenance_units, group=exposure.set_of
+            ),
         )
 
 
@@ -274,6 +382,17 @@ class Buffer(_Block):
             component=self.block,
             initial_units=scale_units(total_initial(before, sets=exposure.sets), self.rate),
             maintenance_units=scale_units(total_maintenance(before, sets=exposure.sets), self.rate),
+        )
+
+    def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
+        """``rate`` x the position's shares of the charges before."""
+        positions = len(exposure.book)
+        initial = scaled_parts(shared_initial(before, positions=positions), self.rate, what=self.block)
+        maintenance = scaled_parts(shared_maintenance(before, positions=positions), self.rate, what=self.block)
+        return Shares(
+            component=self.block,
+            initial_units=initial.adding_up_to(charge.initial_units, group=exposure.set_of),
+            maintenance_units=maintenance.adding_up_to(charge.maintenance_units, group=exposure.set_of),
         )
 
 
@@ -297,38 +416,103 @@ def _index_of_set(exposure: Exposure) -> FloatArray:
     return price[exposure.set_underlying]
 
 
-def _net_short_units(exposure: Exposure) -> FloatArray:
-    """Units of the underlying sold net in options, added over series of expiry, strike and right, shape (N,)."""
-    instruments, instrument = exposure.instruments, exposure.book.instrument
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OptionSeries:
+    """Options held, added over settlements into series of expiry, strike, right and payoff.
+
+    ``rows``: positions in options, shape (O,). ``row_units``: units of the underlying of each, signed. ``of_row``: its
+    series. ``set_of``, ``units``: netting set and net units of each series, shape (K,).
+    """
+
+    rows: IntArray
+    row_units: FloatArray
+    of_row: IntArray
+    set_of: IntArray
+    units: FloatArray
+
+
+def _option_series(exposure: Exposure) -> _OptionSeries:
+    instruments = exposure.instruments
     rows = np.flatnonzero(exposure.is_option)
-    listed = instrument[rows]
-    units = exposure.quantity[rows] * instruments.multiplier[listed]
-    series_set, series_units = _summed(
-        units,
-        keys=(
+    listed = exposure.book.instrument[rows]
+    row_units = (exposure.quantity * exposure.underlying_units)[rows]
+    set_of, of_row = _groups(
+        (
             exposure.set_of[rows],
             instruments.expiry_at[listed].astype(np.int64),
             instruments.strike[listed],
             instruments.is_call[listed],
-        ),
+            instruments.payoff[listed],
+        )
     )
-    short = np.zeros(exposure.sets)
-    np.add.at(short, series_set, np.maximum(-series_units, 0.0))
-    return short
+    return _OptionSeries(
+        rows=rows,
+        row_units=row_units,
+        of_row=of_row,
+        set_of=set_of,
+        units=_added(row_units, group=of_row, groups=len(set_of)),
+    )
 
 
-def _summed(values: FloatArray, *, keys: tuple[np.ndarray, ...]) -> tuple[IntArray, FloatArray]:
-    """Add values by keys, the first of which is the netting set: netting set and sum of every distinct key.
+def _net_short_units(exposure: Exposure) -> FloatArray:
+    """Units of the underlying sold net in options, added over series, shape (N,)."""
+    series = _option_series(exposure)
+    return _added(np.maximum(-series.units, 0.0), group=series.set_of, groups=exposure.sets)
 
-    Added in the order of the positions, which is the same in every partition of the accounts.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ExpiryDeltas:
+    """Deltas in units of the underlying.
+
+    ``of_position`` and ``expiry_of`` (its netting set's expiry): shape (P,). ``of_expiry``: net delta of each expiry of
+    each netting set. ``gross``, ``net``: sums over expiries of absolute and signed deltas, shape (N,).
     """
+
+    of_position: FloatArray
+    expiry_of: IntArray
+    of_expiry: FloatArray
+    gross: FloatArray
+    net: FloatArray
+
+
+def _expiry_deltas(exposure: Exposure) -> _ExpiryDeltas:
+    instrument = exposure.book.instrument
+    of_position = exposure.quantity * exposure.figures.delta[instrument]
+    expiry_at = exposure.instruments.expiry_at[instrument].astype(np.int64)
+    set_of, expiry_of = _groups((exposure.set_of, expiry_at))
+    of_expiry = _added(of_position, group=expiry_of, groups=len(set_of))
+    return _ExpiryDeltas(
+        of_position=of_position,
+        expiry_of=expiry_of,
+        of_expiry=of_expiry,
+        gross=_added(np.abs(of_expiry), group=set_of, groups=exposure.sets),
+        net=_added(of_expiry, group=set_of, groups=exposure.sets),
+    )
+
+
+def _brought(exposure: Exposure) -> IntArray:
+    """What each position brings to equity when it brings something, shape (P,)."""
+    held = np.maximum(exposure.value_units(), 0) * exposure.is_option
+    brought: IntArray = np.maximum(held + exposure.gain_units * exposure.is_daily_settled, 0)
+    return brought
+
+
+def _groups(keys: tuple[np.ndarray, ...]) -> tuple[IntArray, IntArray]:
+    """Group rows by keys, the first of which is the netting set: netting set of each group, and group of each row."""
     order = np.lexsort(keys[::-1])
     sorted_keys = [key[order] for key in keys]
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = np.any([key[1:] != key[:-1] for key in sorted_keys], axis=0)
-    total = np.zeros(int(is_first.sum()))
-    np.add.at(total, np.cumsum(is_first) - 1, values[order])
-    return sorted_keys[0][is_first], total
+    group = np.empty(len(order), dtype=np.int64)
+    group[order] = np.cumsum(is_first) - 1
+    return sorted_keys[0][is_first], group
+
+
+def _added(values: FloatArray, *, group: IntArray, groups: int) -> FloatArray:
+    """Sum by group, in the order of the rows, which is the same in every partition of the accounts."""
+    total = np.zeros(groups)
+    np.add.at(total, group, values)
+    return total
 
 
 def _across(inside: FloatArray, rates: Sequence[float]) -> FloatArray:

@@ -40,7 +40,7 @@ def parameter_of(parameters: Mapping[str, T], *, underlying: str, rulebook_id: s
 class ContractFigures:
     """One long contract of each instrument in one market: arrays of shape (I,).
 
-    ``value_usd`` at the mark (0 for futures and perpetuals), ``delta`` in units of the underlying, ``notional_usd``,
+    ``value_usd`` at the mark, of a futures-style option too, ``delta`` in units of the underlying, ``notional_usd``,
     ``index_price`` in USD.
     """
 
@@ -57,7 +57,7 @@ class Exposure:
     Positions are arrays of shape (P,), netting sets of shape (N,), sorted by account, then by what they net. ``set_of``
     points from position to netting set; ``set_underlying`` into ``instruments.underlyings``. ``gain_units``: the day's
     settlement of each position in USD units of 1e-8. ``pnl_units``: scenario profit and loss of shape (N, S), S = 0
-    for a rulebook without scenarios.
+    for a rulebook without scenarios. ``contract_pnl_units``: the same of one long contract, shape (I, S).
     """
 
     rulebook_id: str
@@ -70,6 +70,7 @@ class Exposure:
     set_underlying: IntArray
     gain_units: IntArray
     pnl_units: IntArray
+    contract_pnl_units: IntArray
 
     @property
     def sets(self) -> int:
@@ -85,6 +86,21 @@ class Exposure:
     def is_option(self) -> np.ndarray:
         """Whether each position is an option, shape (P,)."""
         return self.instruments.is_option[self.book.instrument]
+
+    @property
+    def is_daily_settled(self) -> np.ndarray:
+        """Whether each position settles its gains daily, shape (P,)."""
+        return self.instruments.is_daily_settled[self.book.instrument]
+
+    @property
+    def underlying_units(self) -> FloatArray:
+        """Units of the underlying in one contract of each position, shape (P,): its notional at the index.
+
+        What a binary option pays, and what a multiplier in another currency or in USD stands for, counted in the
+        underlying; the multiplier itself for everything that is quoted for one unit.
+        """
+        instrument = self.book.instrument
+        return self.figures.notional_usd[instrument] / self.figures.index_price[instrument]
 
     def value_units(self) -> IntArray:
         """Value of each position at the mark, shape (P,)."""

@@ -234,6 +234,7 @@ def _exposure(
             set_underlying=underlying[first],
             gain_units=gain_units,
             pnl_units=pnl_units,
+            contract_pnl_units=np.zeros((len(instruments), 0), dtype=np.int64) if arrays is None else arrays.pnl_units,
         ),
         scenario_ids,
     )

@@ -28,6 +28,7 @@ class Strategy(StrEnum):
     OMNIBUS = "client flow"
     CONCENTRATED = "concentrated short puts"
     UNDERCOLLATERALISED = "undercollateralised"
+    PRODUCTS = "tokens and options of unusual terms"
     COLLATERAL_ONLY = "collateral only"
     EMPTY = "empty"
 
@@ -166,6 +167,13 @@ ACCOUNTS = (
     Account("PAMP", "C02", "Ipê Amarelo FIM, longs", "portfolio", _S.DIRECTIONAL_LONG, "ETH", 400, 1.85, _ETH_USDC),
     Account("PAMP", "C03", "Cerrado Ventures, straddles", "isolated", _S.STRADDLE_SELLER, "ETH", 120, 4.40, _USDC),
     Account("PAMP", "O01", "Client omnibus, mixed", "portfolio", _S.OMNIBUS, "ETH", 220, 2.30, _MIXED),
+    # Books and collateral of these stand in margin_tasks/sample/products.py.
+    Account("SABL", "H02", "House, product desk", "portfolio", _S.PRODUCTS, "BTC", 0, 0.00, ()),
+    Account("HALV", "C03", "Lofoten Real Assets, tokens", "portfolio", _S.PRODUCTS, "BTC", 0, 0.00, ()),
+    Account("LIND", "C04", "Birka Structured Products", "portfolio", _S.PRODUCTS, "BTC", 0, 0.00, ()),
+    Account("ALPE", "C04", "Grimsel Overlay Fund", "portfolio", _S.PRODUCTS, "BTC", 0, 0.00, ()),
+    Account("MARI", "C04", "Montseny Family Office", "cross", _S.PRODUCTS, "BTC", 0, 0.00, ()),
+    Account("QUAY", "C05", "Peng Chau Trading", "isolated", _S.PRODUCTS, "BTC", 0, 0.00, ()),
 )
 
 

@@ -33,6 +33,7 @@ TENTHS = 10
 INSIDE_SPREAD_PERCENT = 80
 TRADING_SECONDS = 7_200
 LAST_TRADE_SECONDS_BEFORE = 30
+TRADE_PRICE_DECIMALS = 8
 
 FIRST_WEEK = datetime.fromisoformat("2026-02-06T08:00:00")
 WEEK = datetime.fromisoformat("2026-02-13T08:00:00")
@@ -407,7 +408,9 @@ def position_feed(positions: Mapping[tuple[str, str], int], business_date: date)
     return pd.DataFrame(rows, columns=["business_date", "account_id", "instrument_id", "quantity"])
 
 
-def trade_feed(deals: list[Deal], priced: PricedMarket, random: np.random.Generator) -> pd.DataFrame:
+def trade_feed(
+    deals: list[Deal], priced: PricedMarket, random: np.random.Generator, *, prefix: str = "T"
+) -> pd.DataFrame:
     """The trades feed: two rows for each deal, near the mark and in the last two hours before the cut-off."""
     day = priced.market.business_date
     prices = priced.prices
@@ -423,9 +426,9 @@ def trade_feed(deals: list[Deal], priced: PricedMarket, random: np.random.Genera
         mark, ask, step = quotes[deal.instrument_id]
         inside = int(random.integers(-INSIDE_SPREAD_PERCENT, INSIDE_SPREAD_PERCENT + 1)) / 100.0
         wanted = mark + inside * (ask - mark)
-        price = round(max(1, round(wanted / step)) * step, 4)
+        price = round(max(1, round(wanted / step)) * step, TRADE_PRICE_DECIMALS)
         traded_at = priced.market.cutoff_at - timedelta(seconds=TRADING_SECONDS - second)
-        trade_id = f"T{day:%Y%m%d}-{number:04d}"
+        trade_id = f"{prefix}{day:%Y%m%d}-{number:04d}"
         for holder, tenths in ((deal.account_id, deal.tenths), (deal.counterparty_id, -deal.tenths)):
             rows.append((day, trade_id, holder, deal.instrument_id, Decimal(tenths) / TENTHS, price, traded_at))
     columns = ["business_date", "trade_id", "account_id", "instrument_id", "quantity", "trade_price", "traded_at"]

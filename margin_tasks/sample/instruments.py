@@ -11,6 +11,8 @@ import pandas as pd
 from margin_tasks.sample.market import Listing, SampleMarket
 
 UNDERLYINGS = ("BTC", "ETH")
+# The venue settles at the average of the index over the last half hour.
+AVERAGING_SECONDS = 1_800.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +71,16 @@ def list_instruments(market: SampleMarket) -> pd.DataFrame:
     """Every contract listed on the day.
 
     Returns:
-        One row for each instrument, columns ``COLUMNS``, sorted by ``instrument_id``: ``expiry_at`` datetime64[us]
-        (NaT when there is none), ``strike_price`` float (NaN), ``option_type`` call, put or None.
+        One row for each instrument, columns ``COLUMNS`` and ``averaging_window_seconds``, sorted by
+        ``instrument_id``: ``expiry_at`` datetime64[us] (NaT when there is none), ``strike_price`` float (NaN),
+        ``option_type`` call, put or None.
     """
     rows = [*_open_ended(), *(row for listing in market.listings for row in _listed(listing))]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame["expiry_at"] = frame["expiry_at"].astype("datetime64[us]")
     frame["strike_price"] = frame["strike_price"].astype(float)
+    frame["averaging_window_seconds"] = AVERAGING_SECONDS
+    frame["averaging_window_seconds"] = frame["averaging_window_seconds"].where(frame["expiry_at"].notna())
     return frame.sort_values("instrument_id", kind="stable", ignore_index=True)
 
 

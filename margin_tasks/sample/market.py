@@ -1,4 +1,4 @@
-"""The restated market of one sample day: index levels, surfaces, perpetuals and the list of contracts."""
+"""The restated market of one sample day: index levels, surfaces, perpetuals, tokens and the list of contracts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
 
+import pandas as pd
+
 from margin_tasks.contracts.failures import FailureReason
+from margin_tasks.market.asset_policy import asset_price_policies_in_force, policy_prices
 from margin_tasks.market.volatility_surface import SviSlice
 from margin_tasks.sources import SourceError
 
@@ -31,11 +34,28 @@ class Listing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """A tokenised asset on one day; prices USD, instants naive UTC, rates annual and continuous.
+
+    ``reference_price`` of ``reference_asset`` is what its price policy starts from, ``market_price`` what the token
+    fetches. ``volatility`` is that of every option on it; NaN, like the rates, where there is none.
+    """
+
+    market_price: float
+    reference_asset: str
+    reference_price: float
+    published_at: datetime
+    volatility: float
+    discount_rate: float
+    dividend_yield: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SampleMarket:
     """Levels of one day at its cut-off.
 
-    ``index_price`` is USD by asset; ``perpetual_mark`` USD and ``funding_rate`` fraction per day by underlying;
-    ``slices`` by underlying and expiry (naive UTC).
+    ``index_price`` is USD by asset, of ``tokens`` the price of their policy; ``perpetual_mark`` USD and
+    ``funding_rate`` fraction per day by underlying; ``slices`` by underlying and expiry (naive UTC).
     """
 
     business_date: date
@@ -45,6 +65,7 @@ class SampleMarket:
     funding_rate: Mapping[str, float]
     slices: Mapping[tuple[str, datetime], SviSlice]
     listings: tuple[Listing, ...]
+    tokens: Mapping[str, Token]
 
 
 def load_market(business_date: date, *, examples: Path = EXAMPLES_FOLDER) -> SampleMarket:
@@ -59,7 +80,7 @@ def load_market(business_date: date, *, examples: Path = EXAMPLES_FOLDER) -> Sam
             FailureReason.SOURCE_UNREACHABLE,
             f"there is no market of {business_date.isoformat()} at {folder}: restore examples/ from the repository",
         )
-    perpetuals = _read(folder / "perpetuals.csv")
+    perpetuals = read_rows(folder / "perpetuals.csv")
     cutoff_at = datetime.combine(business_date, CUTOFF_TIME)
     slices = [
         (
@@ -75,7 +96,7 @@ def load_market(business_date: date, *, examples: Path = EXAMPLES_FOLDER) -> Sam
                 sigma=float(row["sigma"]),
             ),
         )
-        for row in _read(folder / "surface.csv")
+        for row in read_rows(folder / "surface.csv")
     ]
     listings = tuple(
         Listing(
@@ -85,16 +106,30 @@ def load_market(business_date: date, *, examples: Path = EXAMPLES_FOLDER) -> Sam
             expiry_at=_instant(row["expiry_at"]),
             strikes=listed_strikes(row["strikes"]),
         )
-        for row in _read(folder / "listing.csv")
+        for row in read_rows(folder / "listing.csv")
     )
+    tokens = {
+        row["asset"]: Token(
+            market_price=float(row["market_price"]),
+            reference_asset=row["reference_asset"],
+            reference_price=float(row["reference_price"]),
+            published_at=_instant(row["published_at"]),
+            volatility=float(row["volatility"] or "nan"),
+            discount_rate=float(row["discount_rate"] or "nan"),
+            dividend_yield=float(row["dividend_yield"] or "nan"),
+        )
+        for row in read_rows(folder / "tokens.csv")
+    }
+    index_price = {row["asset"]: float(row["index_price"]) for row in read_rows(folder / "index.csv")}
     return SampleMarket(
         business_date=business_date,
         cutoff_at=cutoff_at,
-        index_price={row["asset"]: float(row["index_price"]) for row in _read(folder / "index.csv")},
+        index_price=index_price | _token_prices(tokens, cutoff_at=cutoff_at),
         perpetual_mark={row["underlying"]: float(row["mark_price"]) for row in perpetuals},
         funding_rate={row["underlying"]: float(row["funding_rate"]) for row in perpetuals},
         slices={(underlying, svi.expiry_at): svi for underlying, svi in slices},
         listings=listings,
+        tokens=tokens,
     )
 
 
@@ -107,7 +142,30 @@ def listed_strikes(segments: str) -> tuple[int, ...]:
     return tuple(sorted(strikes))
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _token_prices(tokens: Mapping[str, Token], *, cutoff_at: datetime) -> dict[str, float]:
+    """Price of each token by its policy in force."""
+    policies = asset_price_policies_in_force(cutoff_at.date())
+    venues = max((policy.minimum_venues for policy in policies), default=0)
+    priced = policy_prices(
+        pd.DataFrame(
+            [(asset, token.market_price, venues, False) for asset, token in tokens.items()],
+            columns=["asset", "index_price", "venue_count", "is_fallback"],
+        ),
+        references=pd.DataFrame(
+            [
+                (token.reference_asset, token.reference_price, pd.Timestamp(token.published_at))
+                for token in tokens.values()
+            ],
+            columns=["asset", "index_price", "observed_at"],
+        ),
+        cutoff_at=cutoff_at,
+        policies=policies,
+    )
+    return {str(row.asset): float(row.index_price) for row in priced.itertuples(index=False)}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file of the sample, as text."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from margin_tasks.contracts.rules import REFERENCE_VENUE
 from margin_tasks.market.volatility_surface import svi_volatility
 from margin_tasks.pricing.black76 import black76_greeks, black76_price
 from margin_tasks.sample.instruments import TERMS, UNDERLYINGS
@@ -116,7 +117,10 @@ def price_instruments(instruments: pd.DataFrame, market: SampleMarket) -> pd.Dat
 
 
 def quote_index(market: SampleMarket, random: np.random.Generator) -> pd.DataFrame:
-    """Index constituents: ``asset``, ``venue``, ``index_price`` (USD) and ``seconds_before`` the cut-off."""
+    """Index constituents: ``asset``, ``venue``, ``index_price`` (USD) and ``seconds_before`` the cut-off.
+
+    The venues of a token stand around its market price; what its price policy starts from is a row of its own.
+    """
     rows: list[tuple[str, str, float, int]] = []
     for asset in (*UNDERLYINGS, "USDC", "USD"):
         gaps = np.array(VENUE_BASIS_POINTS if asset in UNDERLYINGS else STABLECOIN_BASIS_POINTS)
@@ -127,6 +131,14 @@ def quote_index(market: SampleMarket, random: np.random.Generator) -> pd.DataFra
             (asset, venue, round(level * (1.0 + int(gap) / 10_000.0), decimals), int(random.integers(1, 9)))
             for venue, gap in zip(VENUES, shuffled, strict=True)
         )
+    for asset, token in market.tokens.items():
+        shuffled = random.permutation(np.array(VENUE_BASIS_POINTS))
+        rows.extend(
+            (asset, venue, round(token.market_price * (1.0 + int(gap) / 10_000.0), 4), int(random.integers(1, 9)))
+            for venue, gap in zip(VENUES, shuffled, strict=True)
+        )
+        age = int((market.cutoff_at - token.published_at).total_seconds())
+        rows.append((token.reference_asset, REFERENCE_VENUE, token.reference_price, age))
     frame = pd.DataFrame(rows, columns=["asset", "venue", "index_price", "seconds_before"])
     return frame.sort_values(["asset", "venue"], kind="stable", ignore_index=True)
 

@@ -22,10 +22,16 @@ from margin_tasks.sample.books import (
     without_expired,
 )
 from margin_tasks.sample.collateral import collateral_after_deposits, collateral_feed, opening_collateral
-from margin_tasks.sample.instruments import COLUMNS as INSTRUMENT_COLUMNS
 from margin_tasks.sample.instruments import list_instruments
 from margin_tasks.sample.market import BUSINESS_DATES, EXAMPLES_FOLDER, OPENING_DATE, load_market
 from margin_tasks.sample.prices import fill_order_books, price_instruments, quote_index
+from margin_tasks.sample.products import (
+    list_products,
+    opening_product_deals,
+    price_products,
+    product_collateral,
+    product_deals,
+)
 from margin_tasks.sources import FeedDelivery, SourceError
 from margin_tasks.sources.delivery import deliver_typed
 
@@ -87,19 +93,36 @@ class SampleSource:
         return markets
 
     @cached_property
+    def _products(self) -> dict[date, PricedMarket]:
+        instruments = list_products(self._examples)
+        return {
+            day: PricedMarket(
+                market=priced.market, instruments=instruments, prices=price_products(instruments, priced.market)
+            )
+            for day, priced in self._markets.items()
+        }
+
+    @cached_property
     def _books(self) -> dict[date, dict[str, pd.DataFrame]]:
         opening = self._markets[OPENING_DATE]
         positions = add_deals({}, open_book(opening, _stream(1, OPENING_DATE)))
-        balances = opening_collateral(positions, opening)
+        products = add_deals({}, opening_product_deals())
+        balances = opening_collateral(positions, opening) | product_collateral()
         books = {}
         for day in BUSINESS_DATES:
             priced = self._markets[day]
             carried = without_expired(positions, priced)
             deals = trade_day(carried, priced, _stream(1, day))
             positions = add_deals(carried, deals)
+            bought = product_deals(day)
+            products = add_deals(products, bought)
+            trades = [
+                trade_feed(deals, priced, _stream(2, day)),
+                trade_feed(bought, self._products[day], _stream(5, day), prefix="P"),
+            ]
             books[day] = {
-                "positions": position_feed(positions, day),
-                "trades": trade_feed(deals, priced, _stream(2, day)),
+                "positions": position_feed(positions | products, day),
+                "trades": pd.concat(trades).sort_values(["trade_id", "account_id"], kind="stable", ignore_index=True),
                 "collateral_balances": collateral_feed(balances, day),
             }
             balances = collateral_after_deposits(balances)
@@ -115,7 +138,7 @@ class SampleSource:
         return {
             "members": member_feed(),
             "accounts": account_feed(),
-            "instruments": priced.instruments[list(INSTRUMENT_COLUMNS)],
+            "instruments": _stacked(priced.instruments, self._products[business_date].instruments),
             "market_prices": self._market_prices(business_date, observed_at),
             "index_quotes": _of_day(quotes, business_date, quotes["observed_at"]),
             "price_history": self._price_history(business_date),
@@ -125,11 +148,14 @@ class SampleSource:
 
     def _market_prices(self, business_date: date, observed_at: datetime) -> pd.DataFrame:
         days = (OPENING_DATE, *BUSINESS_DATES)
-        before = self._markets[days[days.index(business_date) - 1]].prices
+        previous_date = days[days.index(business_date) - 1]
+        before, today = (
+            _stacked(self._markets[day].prices, self._products[day].prices) for day in (previous_date, business_date)
+        )
         previous = before[["instrument_id", "mark_price", "forward_price", "mark_iv"]].rename(
             columns={name: f"previous_{name}" for name in ("mark_price", "forward_price", "mark_iv")}
         )
-        frame = self._markets[business_date].prices.merge(previous, on="instrument_id", how="left", validate="1:1")
+        frame = today.merge(previous, on="instrument_id", how="left", validate="1:1")
         return _of_day(frame, business_date, observed_at)
 
     def _price_history(self, business_date: date) -> pd.DataFrame:
@@ -141,6 +167,12 @@ class SampleSource:
         long["price_source"] = long["asset"].map(sources["repository"])
         long["price_date"] = [date.fromisoformat(text) for text in long["price_date"]]
         return long.sort_values(["asset", "price_date"], kind="stable", ignore_index=True)
+
+
+def _stacked(chain: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the restated chain and of the other products, sorted; what the chain does not state is empty."""
+    stacked = pd.concat([chain.reindex(columns=products.columns), products])
+    return stacked.sort_values("instrument_id", kind="stable", ignore_index=True)
 
 
 def _of_day(frame: pd.DataFrame, business_date: date, observed_at: datetime | pd.Series) -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""Scenarios as data: moves of price and volatility, and how much of each outcome counts."""
+"""Scenarios as data: moves of the market, and how much of each outcome counts."""

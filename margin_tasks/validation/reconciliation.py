@@ -22,6 +22,8 @@ from margin_tasks.contracts.rules import (
     LARGEST_NOTIONAL_USD,
     MARK_DEVIATION_LIMIT,
     QUOTE_FEEDS,
+    REFERENCE_AGE_DAYS,
+    REFERENCE_VENUE,
     SOFT_AGE_MINUTES,
 )
 from margin_tasks.contracts.tables import FEEDS, Column
@@ -30,8 +32,11 @@ from margin_tasks.validation.findings import DeliveredFeed, Ledger, Mask
 
 USD = "USD"
 _DATED_BY_MARK = ("future", "perpetual")
-# As settlement does: everything but options.
-_DAILY_SETTLED = (*_DATED_BY_MARK, "spot")
+# As settlement does, beside futures-style options.
+_DAILY_SETTLED = (*_DATED_BY_MARK, "spot", "tokenised_asset")
+
+_OPTION_TERMS = ("exercise_style", "payoff_type", "premium_style", "option_valued_on")
+_EXPIRY_TERMS = ("settlement_method", "averaging_window_seconds")
 
 Feeds = Mapping[str, DeliveredFeed]
 
@@ -62,6 +67,7 @@ def check_between_feeds(
     for name in ("positions", "trades", "market_prices", "order_book_depth"):
         _check_reference(feeds, ledger, name, "instrument_id", "instruments", "unknown_instrument")
     _check_option_volatility(feeds, ledger)
+    _check_discount_rates(feeds, ledger)
     _check_quotes(feeds, ledger)
     _check_index_dispersion(feeds, ledger)
     _check_funding(feeds, ledger)
@@ -159,15 +165,38 @@ def _check_contract_terms(feeds: Feeds, ledger: Ledger) -> None:
     rows = feed.accepted
     product = rows["product_type"]
     is_option, is_dated = product == "option", product.isin(["option", "future"])
-    is_inverse = rows["settlement_style"] == "inverse"
+    is_inverse, is_linear, is_quanto = (rows["settlement_style"] == style for style in ("inverse", "linear", "quanto"))
+    is_american, payoff = rows["exercise_style"] == "american", rows["payoff_type"].fillna("vanilla")
+    is_token = product.isin(["spot", "tokenised_asset"])
+    settled_apart = ~rows["settlement_currency"].isin([USD]) & (rows["settlement_currency"] != rows["underlying"])
     breaks: tuple[tuple[str, pd.Series[bool], str], ...] = (
         ("strike_price", is_option & rows["strike_price"].isna(), "an option needs a strike_price"),
         ("option_type", is_option & rows["option_type"].isna(), "an option needs an option_type"),
         ("expiry_at", is_dated & rows["expiry_at"].isna(), "an option or future needs an expiry_at"),
         ("strike_price", ~is_option & rows["strike_price"].notna(), "only an option has a strike_price"),
         ("option_type", ~is_option & rows["option_type"].notna(), "only an option has an option_type"),
-        ("expiry_at", ~is_dated & rows["expiry_at"].notna(), "a perpetual or spot has no expiry_at"),
-        ("settlement_style", is_inverse & (product == "spot"), "a spot instrument is linear"),
+        ("expiry_at", ~is_dated & rows["expiry_at"].notna(), "only an option or future has an expiry_at"),
+        *((name, ~is_option & rows[name].notna(), f"only an option has {name}") for name in _OPTION_TERMS),
+        *((name, ~is_dated & rows[name].notna(), f"only what expires has {name}") for name in _EXPIRY_TERMS),
+        ("settlement_style", ~is_linear & is_token, "a spot or tokenised asset is linear"),
+        ("exercise_style", is_american & is_inverse, "an american option is not inverse"),
+        ("exercise_style", is_american & (payoff != "vanilla"), "an american option is vanilla"),
+        (
+            "premium_style",
+            is_american & (rows["premium_style"] == "futures_style"),
+            "the premium of an american option is paid upfront",
+        ),
+        (
+            "payoff_type",
+            is_inverse & (payoff == "cash_or_nothing"),
+            "an inverse option that pays a coin is asset_or_nothing",
+        ),
+        ("payoff_type", ~is_inverse & (payoff == "inverse_future"), "an option on an inverse future is inverse"),
+        (
+            "option_valued_on",
+            is_inverse & (rows["option_valued_on"] == "spot"),
+            "an inverse option is valued on the forward",
+        ),
         (
             "settlement_currency",
             is_inverse & (rows["settlement_currency"] != rows["underlying"]),
@@ -185,8 +214,14 @@ def _check_contract_terms(feeds: Feeds, ledger: Ledger) -> None:
         ),
         (
             "settlement_currency",
-            ~is_inverse & (rows["settlement_currency"] != rows["quote_currency"]),
+            is_linear & (rows["settlement_currency"] != rows["quote_currency"]),
             "a linear contract settles in its quote currency",
+        ),
+        ("quote_currency", is_quanto & (rows["quote_currency"] != USD), "a quanto contract is quoted in USD"),
+        (
+            "settlement_currency",
+            is_quanto & ~settled_apart,
+            "a quanto contract settles in a currency that is neither USD nor its underlying",
         ),
     )
     for field_name, is_broken, sentence in breaks:
@@ -226,6 +261,7 @@ def _check_age(feeds: Feeds, ledger: Ledger, name: str, cutoff_at: datetime) -> 
     feed = feeds[name]
     rows = feed.accepted
     age = pd.Timestamp(cutoff_at) - rows["observed_at"]
+    is_reference = (rows["venue"] == REFERENCE_VENUE) if "venue" in rows else pd.Series(False, index=rows.index)
 
     def old(limit: str) -> Callable[[Any], str]:
         return lambda row: (
@@ -233,11 +269,13 @@ def _check_age(feeds: Feeds, ledger: Ledger, name: str, cutoff_at: datetime) -> 
             f"{cutoff_at:%Y-%m-%d %H:%M}; deliver a fresh one"
         )
 
-    is_too_old = age > timedelta(hours=HARD_AGE_HOURS)
-    is_old = (age > timedelta(minutes=SOFT_AGE_MINUTES)) & ~is_too_old
-    _report(
-        ledger, feed, "stale_beyond_limit", rows[is_too_old], old(f"{HARD_AGE_HOURS} hours"), field_name="observed_at"
-    )
+    for is_kind, limit, text in (
+        (~is_reference, timedelta(hours=HARD_AGE_HOURS), f"{HARD_AGE_HOURS} hours"),
+        (is_reference, timedelta(days=REFERENCE_AGE_DAYS), f"{REFERENCE_AGE_DAYS} days"),
+    ):
+        too_old = rows[is_kind & (age > limit)]
+        _report(ledger, feed, "stale_beyond_limit", too_old, old(text), field_name="observed_at")
+    is_old = ~is_reference & (age > timedelta(minutes=SOFT_AGE_MINUTES)) & (age <= timedelta(hours=HARD_AGE_HOURS))
     _report(ledger, feed, "stale", rows[is_old], old(f"{SOFT_AGE_MINUTES} minutes"), field_name="observed_at")
     _report(
         ledger,
@@ -265,6 +303,22 @@ def _check_option_volatility(feeds: Feeds, ledger: Ledger) -> None:
         rows[rows["instrument_id"].isin(options) & rows["mark_iv"].isna()],
         lambda row: f"option {row.instrument_id} has no mark_iv; deliver its implied volatility",
         field_name="mark_iv",
+    )
+
+
+def _check_discount_rates(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "market_prices", "instruments"):
+        return
+    rows = feeds["market_prices"].accepted
+    instruments = feeds["instruments"].accepted
+    on_spot = instruments.loc[instruments["option_valued_on"] == "spot", "instrument_id"]
+    _report(
+        ledger,
+        feeds["market_prices"],
+        "discount_rate_missing",
+        rows[rows["instrument_id"].isin(on_spot) & rows["discount_rate"].isna()],
+        lambda row: f"option {row.instrument_id} is valued on spot and has no discount_rate; deliver the rate",
+        field_name="discount_rate",
     )
 
 
@@ -308,6 +362,17 @@ def _index(feeds: Feeds) -> pd.Series[float]:
     medians: pd.Series[float] = feeds["index_quotes"].accepted.groupby("asset")["index_price"].median()
     medians[USD] = 1.0
     return medians
+
+
+def _priced_assets(feeds: Feeds) -> set[str]:
+    """Assets with a quote, and USD; a reference value prices nothing but the token that it is published of."""
+    quotes = feeds["index_quotes"].accepted
+    is_reference = quotes["venue"] == REFERENCE_VENUE
+    tokens: set[str] = set()
+    if _usable(feeds, "instruments"):
+        instruments = feeds["instruments"].accepted
+        tokens = set(instruments.loc[instruments["product_type"] == "tokenised_asset", "underlying"])
+    return {USD, *quotes.loc[~is_reference, "asset"], *(tokens & set(quotes.loc[is_reference, "asset"]))}
 
 
 def _check_funding(feeds: Feeds, ledger: Ledger) -> None:
@@ -409,7 +474,7 @@ def _check_collateral_prices(feeds: Feeds, ledger: Ledger) -> None:
     if not _usable(feeds, "collateral_balances", "index_quotes"):
         return
     rows = feeds["collateral_balances"].accepted
-    priced = [USD, *feeds["index_quotes"].accepted["asset"].unique()]
+    priced = _priced_assets(feeds)
     _report(
         ledger,
         feeds["collateral_balances"],
@@ -427,7 +492,7 @@ def _check_collateral_prices(feeds: Feeds, ledger: Ledger) -> None:
 
 
 def _contract_notional(feeds: Feeds) -> pd.Series[float]:
-    """USD per contract of each instrument: at the index (options), the mark (linear) or the face (inverse)."""
+    """USD per contract of each instrument: at the index (options), the mark (linear, quanto) or the face (inverse)."""
     instruments = feeds["instruments"].accepted.drop_duplicates("instrument_id").set_index("instrument_id")
     index = _index(feeds)
     marks = feeds["market_prices"].accepted.drop_duplicates("instrument_id").set_index("instrument_id")["mark_price"]
@@ -435,8 +500,14 @@ def _contract_notional(feeds: Feeds) -> pd.Series[float]:
     # Where the mark was set aside, whatever stands in for it is near the index.
     marked = marks.reindex(instruments.index) * instruments["settlement_currency"].map(index)
     unit = level.where(instruments["product_type"] == "option", marked.fillna(level))
-    is_face = (instruments["settlement_style"] == "inverse") & (instruments["product_type"] != "option")
-    return instruments["contract_multiplier"] * unit.mask(is_face, 1.0)
+    payoff, style = instruments["payoff_type"], instruments["settlement_style"]
+    is_option = instruments["product_type"] == "option"
+    is_face = ((style == "inverse") & ~is_option) | (payoff == "inverse_future")
+    unit = unit.mask(is_face, 1.0)
+    settled_at = instruments["settlement_currency"].map(index)
+    unit = unit.mask(payoff == "cash_or_nothing", settled_at)
+    is_quanto_size = (style == "quanto") & is_option & (payoff != "cash_or_nothing")
+    return instruments["contract_multiplier"] * unit.mask(is_quanto_size, unit * settled_at)
 
 
 def _check_sizes(feeds: Feeds, ledger: Ledger) -> None:
@@ -566,7 +637,8 @@ def _check_prices_of_held(feeds: Feeds, ledger: Ledger) -> None:
         )
     has_previous = set(prices.loc[prices["previous_mark_price"].notna(), "instrument_id"])
     has_previous |= set(previous.index[previous["previous_mark_price"].notna()])
-    daily_settled = set(instruments.index[instruments["product_type"].isin(_DAILY_SETTLED)])
+    is_futures_style = instruments["premium_style"] == "futures_style"
+    daily_settled = set(instruments.index[instruments["product_type"].isin(_DAILY_SETTLED) | is_futures_style])
     carried = set(_carried(feeds).index.get_level_values("instrument_id"))
     for instrument in sorted((carried & daily_settled) - has_previous):
         file, row = lines.get(instrument, (feed.delivery.location, 0))
@@ -599,7 +671,7 @@ def _check_index_of_held(feeds: Feeds, ledger: Ledger) -> None:
     instruments = feeds["instruments"].accepted
     held = instruments[instruments["instrument_id"].isin(_held_instruments(feeds))]
     needed = set(held["underlying"]) | set(held["settlement_currency"])
-    for asset in sorted(needed - set(feed.accepted["asset"]) - {USD}):
+    for asset in sorted(needed - _priced_assets(feeds)):
         is_user = (held["underlying"] == asset) | (held["settlement_currency"] == asset)
         example = held.loc[is_user, "instrument_id"].iloc[0]
         ledger.record_feed(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.contracts.generate import create_table_sql
+from margin_tasks.contracts.generate import create_table_sql, sql_type
 from margin_tasks.contracts.tables import SCHEMAS, Table, lake_columns
 from margin_tasks.warehouse.connection import CATALOG_NAME, LakeSettings, connect
 from margin_tasks.warehouse.write_lock import lake_lock
@@ -155,6 +155,19 @@ class Lake:
         except duckdb.Error as error:
             raise MarginError(FailureReason.INVALID_REQUEST, f"the lake could not answer: {error}") from error
 
+    def run_rows(self, run_id: str, *, schema: str, table: str) -> pa.Table:
+        """Return a run's rows without its identity, in order: the same however the table came to its columns.
+
+        Columns stand by name, for a table that has gained some has them at its end.
+        """
+        names = self._connection.execute(
+            "select column_name from duckdb_columns() where database_name = ? and schema_name = ? and table_name = ?"
+            " and column_name <> 'run_id' order by column_name",
+            [CATALOG_NAME, schema, table],
+        ).fetchall()
+        columns = ", ".join(f'"{name}"' for (name,) in names)
+        return self.query(f'select {columns} from {schema}."{table}" where run_id = ? order by all', [run_id])  # noqa: S608
+
     def table_names(self, schema: str, *, with_column: str = "run_id") -> list[str]:
         """Return the names of a schema's tables that have a column, sorted; views are left out."""
         rows = self._connection.execute(
@@ -230,6 +243,7 @@ def open_lake(
             connection = connect(settings, is_read_only=is_read_only)
             if not is_read_only:
                 _create_missing_tables(connection)
+                _add_missing_columns(connection)
         except duckdb.Error as error:
             raise MarginError(FailureReason.INTERNAL, f"the lake cannot be opened: {error}") from error
         try:
@@ -255,6 +269,31 @@ def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
     ]
     if ("audit", "runs") not in present:
         missing.append(RUNS_VIEW)
+    if missing:
+        connection.execute("begin")
+        for statement in missing:
+            connection.execute(statement)
+        connection.execute("commit")
+
+
+def _add_missing_columns(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give tables of an older lake the columns that the registry has gained since; earlier rows are empty there.
+
+    A column that the registry has lost stays: what earlier runs wrote is never taken away.
+    """
+    present: dict[tuple[str, str], set[str]] = {}
+    for schema, name, column in connection.execute(
+        "select schema_name, table_name, column_name from duckdb_columns() where database_name = ?", [CATALOG_NAME]
+    ).fetchall():
+        present.setdefault((schema, name), set()).add(column)
+    missing = [
+        # Never NOT NULL, also where the contract asks for a value: earlier runs have none.
+        f'alter table {CATALOG_NAME}."{schema}"."{name}" add column "{column.name}" {sql_type(column)}'
+        for schema, tables in SCHEMAS.items()
+        for name, table in tables.items()
+        for column in lake_columns(table)
+        if column.name not in present[schema, name]
+    ]
     if missing:
         connection.execute("begin")
         for statement in missing:

@@ -207,14 +207,26 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
             return [("scan_risk", scan), ("buffer", initial - scan)]
         return [("notional_charge", initial * Decimal("0.9")), ("buffer", initial * Decimal("0.1"))]
 
+    binding = {account: min(SCENARIOS, key=lambda row: pnl[account, row[0]])[0] for account in ("A1", "A2")}
     components = [
         {"rulebook_id": rulebook, "account_id": account, "netting_set": "BTC", "component": component,
          "margin_type": margin_type, "amount": amount * level, "currency": "USD",
-         "scenario_id": "m1_down" if component == "scan_risk" else None}
+         "scenario_id": binding[account] if component == "scan_risk" else None}
         for rulebook, account, initial in requirements
         if initial
         for margin_type, level in (("initial", Decimal(1)), ("maintenance", maintenance_share))
         for component, amount in parts(rulebook, account, initial)
+    ]  # fmt: skip
+    # A scan is shared by what each position loses; of everything else the first position bears all.
+    shares = [
+        {**part, "instrument_id": instrument,
+         "amount": -Decimal(q) * Decimal(RISK_ARRAYS[instrument][part["scenario_id"]]) * (
+             Decimal(1) if part["margin_type"] == "initial" else maintenance_share
+         ) if part["component"] == "scan_risk" else part["amount"]}
+        for part in components
+        for account, instrument, q in quantities
+        if account == part["account_id"]
+        and (part["component"] == "scan_risk" or instrument.endswith("-P"))
     ]  # fmt: skip
     totals = [
         {"rulebook_id": rulebook, "account_id": account, "initial_margin": initial,
@@ -249,7 +261,7 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
         "valuations": valuations, "scenarios": scenarios, "risk_arrays": risk_arrays,
         "collateral_terms": collateral_terms,
         "account_scenario_pnl": account_scenario_pnl, "position_values": position_values,
-        "requirement_components": components, "requirements": totals, "collateral_values": collateral_values,
+        "requirement_components": components, "requirement_shares": shares, "requirements": totals, "collateral_values": collateral_values,
         "account_margin": account_margin, "requirement_changes": [], "margin_calls": margin_calls,
     }  # fmt: skip
     return SyntheticRun(

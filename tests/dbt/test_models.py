@@ -20,8 +20,8 @@ from tests.dbt.synthetic_run import CUT_OFF, SyntheticRun, run_event, synthetic_
 
 MARTS = {
     "dim_account": 3, "dim_instrument": 3, "dim_member": 2, "fct_account_margin": 3, "fct_account_scenario_pnl": 4,
-    "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 34, "fct_requirement": 9,
-    "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_risk_array": 6, "fct_valuation": 3,
+    "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 42, "fct_requirement": 9,
+    "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_requirement_share": 28, "fct_risk_array": 6, "fct_valuation": 3,
     "rpt_capital_efficiency": 9, "rpt_member_exposure": 2, "rpt_method_comparison": 3,
 }  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_two_roads_agree(
     lake_settings: LakeSettings, first_build: dict[str, ModelBuild], first_run: SyntheticRun
 ) -> None:
     assert reconcile(lake_settings, first_run) == (
-        1 + 1 + 4 + 2 + 18 + 6 + 4 + 2 + 3 + 3 + 3 + 6 + 4
+        1 + 1 + 4 + 2 + 18 + 24 + 4 + 6 + 4 + 2 + 3 + 3 + 3 + 6 + 4
     )  # fmt: skip
 
 
@@ -178,10 +178,31 @@ def with_equity_and_requirement(run: SyntheticRun) -> SyntheticRun:
 
 def half_the_scan_risk(run: SyntheticRun) -> SyntheticRun:
     rows = rows_of(run, "requirement_components")
-    for row in rows:
-        if row["component"] == "scan_risk":
-            row["amount"] = (row["amount"] / 2).quantize(Decimal("1e-8"))
+    scans = [row for row in rows if row["component"] == "scan_risk"]
+    for row in scans:
+        row["amount"] = (row["amount"] / 2).quantize(Decimal("1e-8"))
+    shares = [row for row in rows_of(run, "requirement_shares") if row["component"] != "scan_risk"]
+    shares += [{**row, "instrument_id": "BTC-27MAR26-60000-P"} for row in scans]
+    run = run.with_rows("risk", "requirement_shares", shares)
     return with_equity_and_requirement(run.with_rows("risk", "requirement_components", rows))
+
+
+def a_share_that_another_position_bears(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "requirement_shares")
+    scans = [row for row in rows if row["component"] == "scan_risk" and row["account_id"] == "A1"]
+    for row, moved in zip(scans[:2], (1, -1), strict=True):
+        row["amount"] += moved
+    return run.with_rows("risk", "requirement_shares", rows)
+
+
+def a_share_that_is_lost(run: SyntheticRun) -> SyntheticRun:
+    rows = [row for row in rows_of(run, "requirement_shares") if row["component"] != "notional_charge"]
+    return run.with_rows("risk", "requirement_shares", rows)
+
+
+def a_share_of_nothing(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "requirement_shares")
+    return run.with_rows("risk", "requirement_shares", [*rows, {**rows[0], "component": "conservative_add_on"}])
 
 
 def no_haircut(run: SyntheticRun) -> SyntheticRun:
@@ -236,7 +257,10 @@ def excess_that_is_not_there(run: SyntheticRun) -> SyntheticRun:
 @pytest.mark.parametrize(
     ("tamper", "broken"),
     [
-        (half_the_scan_risk, {"scan_risk"}),
+        (half_the_scan_risk, {"scan_risk", "scan_share"}),
+        (a_share_that_another_position_bears, {"scan_share"}),
+        (a_share_that_is_lost, {"requirement_shares"}),
+        (a_share_of_nothing, {"requirement_shares"}),
         (no_haircut, {"collateral_value"}),
         (two_levels_of_one_index, {"published_index"}),
         (no_call, {"margin_call"}),

@@ -45,7 +45,9 @@ _MARKS = {
 
 def _frame(feed: str, lines: list[str]) -> pd.DataFrame:
     names = list(FEEDS[feed].column_names)
-    return pd.DataFrame([[cell or None for cell in line.split(",")] for line in lines], columns=names, dtype=object)
+    # A line may stop before the optional columns at the end.
+    rows = [[cell or None for cell in line.split(",")] for line in lines]
+    return pd.DataFrame([row + [None] * (len(names) - len(row)) for row in rows], columns=names, dtype=object)
 
 
 def valid_book() -> Book:
@@ -68,7 +70,7 @@ def valid_book() -> Book:
         funding = "0.0001" if "PERPETUAL" in instrument else ""
         prices.append(
             f"{_DAY},{instrument},{mark},{low},{high},{forward},{volatility},{mark},{forward},{volatility},"
-            f"{funding},{_OBSERVED}"
+            f"{funding},,,{_OBSERVED}"
         )
     assets = {"BTC": 64000.0, "ETH": 1900.0, "USDC": 1.0}
     return {

@@ -82,3 +82,36 @@ def test_arguments_broadcast():
         forward=np.ones((3, 1)), strike=np.ones(4), volatility=0.5, year_fraction=1.0, is_call=True
     )
     assert fast.shape == shape
+
+
+def test_a_discount_factor_scales_the_price():
+    point = {"forward": 100.0, "strike": [80.0, 120.0], "volatility": 0.6, "year_fraction": 0.5, "is_call": True}
+    discounted = black76_price(discount_factor=[0.99, 0.95], **point)
+    assert discounted.tolist() == (black76_price(**point) * [0.99, 0.95]).tolist()
+
+
+@pytest.mark.parametrize("name", ["forward", "strike", "volatility", "year_fraction"])
+def test_a_missing_input_gives_no_figure(name):
+    point = {"forward": 100.0, "strike": 90.0, "volatility": 0.6, "year_fraction": 0.5} | {name: math.nan}
+    for is_call in (True, False):
+        assert np.isnan(black76_price(is_call=is_call, **point))
+        assert np.isnan(black76_greeks(is_call=is_call, **point)).all()
+
+
+def test_at_zero_forward_or_strike_only_delta_is_left():
+    greeks = black76_greeks(
+        forward=[0.0, 100.0, 0.0, 100.0],
+        strike=[100.0, 0.0, 100.0, 0.0],
+        volatility=0.6,
+        year_fraction=0.5,
+        is_call=[True, True, False, False],
+    )
+    assert greeks.delta.tolist() == [0.0, 1.0, -1.0, 0.0]
+    for zero in greeks[1:]:
+        assert not zero.any()
+
+
+def test_delta_of_a_far_put_keeps_its_leading_digits():
+    # d1 = 10.5 here: N(-10.5) = 4.3e-26 is lost where it is computed as one less than the delta of the call.
+    greeks = black76_greeks(forward=math.exp(10.0), strike=1.0, volatility=1.0, year_fraction=1.0, is_call=False)
+    assert float(greeks.delta) == pytest.approx(-0.5 * math.erfc(10.5 / math.sqrt(2.0)), rel=1e-12)

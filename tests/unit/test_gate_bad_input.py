@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -257,6 +257,15 @@ class Quarantined:
 
 
 PERPETUAL = {"instrument_id": "BTC-PERPETUAL"}
+COIN_PUT = {"instrument_id": "BTC-27MAR26-60000-P"}
+LINEAR_CALL = {"instrument_id": "BTC_USDC-27MAR26-60000-C"}
+
+
+def _contradicting(terms: Mapping[str, str], where: dict[str, str], field: str, *, row: int = 2) -> Quarantined:
+    """Terms of one contract that do not go with its others."""
+    change = _both(*(_set("instruments", name, value, where=where) for name, value in terms.items()))
+    return Quarantined(change, "instruments", "contract_terms", field, row=row)
+
 
 QUARANTINED = {
     "text for a number": Quarantined(
@@ -346,6 +355,93 @@ QUARANTINED = {
         "contract_terms",
         "expiry_at",
         row=6,
+    ),
+    "unknown exercise": Quarantined(
+        _set("instruments", "exercise_style", "bermudan", where=LINEAR_CALL),
+        "instruments",
+        "vocabulary",
+        "exercise_style",
+        row=9,
+    ),
+    "unknown payoff": Quarantined(
+        _set("instruments", "payoff_type", "lookback", where=LINEAR_CALL),
+        "instruments",
+        "vocabulary",
+        "payoff_type",
+        row=9,
+    ),
+    "negative averaging window": Quarantined(
+        _set("instruments", "averaging_window_seconds", "-1", where=LINEAR_CALL),
+        "instruments",
+        "range",
+        "averaging_window_seconds",
+        row=9,
+    ),
+    "averaging of what does not expire": _contradicting(
+        {"averaging_window_seconds": "1800"}, PERPETUAL, "averaging_window_seconds", row=2
+    ),
+    "future with a payoff": _contradicting(
+        {"payoff_type": "vanilla"}, {"instrument_id": "BTC-27MAR26"}, "payoff_type", row=4
+    ),
+    "inverse in another currency": _contradicting({"settlement_currency": "ETH"}, PERPETUAL, "settlement_currency"),
+    "quanto in its underlying": _contradicting(
+        {"settlement_style": "quanto", "quote_currency": "USD", "settlement_currency": "BTC"},
+        {"instrument_id": "BTC_USDC-27MAR26"},
+        "settlement_currency",
+        row=5,
+    ),
+    "quanto in USD": _contradicting(
+        {"settlement_style": "quanto", "quote_currency": "USD", "settlement_currency": "USD"},
+        {"instrument_id": "BTC_USDC-27MAR26"},
+        "settlement_currency",
+        row=5,
+    ),
+    "quanto quoted in a stablecoin": _contradicting(
+        {"settlement_style": "quanto", "settlement_currency": "ETH"},
+        {"instrument_id": "BTC_USDC-27MAR26"},
+        "quote_currency",
+        row=5,
+    ),
+    "inverse token": _contradicting(
+        {"product_type": "tokenised_asset", "settlement_style": "inverse", "quote_currency": "USD"}
+        | {"settlement_currency": "BTC"},
+        {"instrument_id": "BTC_USDC"},
+        "settlement_style",
+        row=6,
+    ),
+    "american in coin": _contradicting({"exercise_style": "american"}, COIN_PUT, "exercise_style", row=7),
+    "american binary": _contradicting(
+        {"exercise_style": "american", "payoff_type": "cash_or_nothing"}, LINEAR_CALL, "exercise_style", row=9
+    ),
+    "american marked daily": _contradicting(
+        {"exercise_style": "american", "premium_style": "futures_style"}, LINEAR_CALL, "premium_style", row=9
+    ),
+    "coin option that pays cash": _contradicting({"payoff_type": "cash_or_nothing"}, COIN_PUT, "payoff_type", row=7),
+    "linear option on an inverse future": _contradicting(
+        {"payoff_type": "inverse_future"}, LINEAR_CALL, "payoff_type", row=9
+    ),
+    "coin option on spot": _contradicting({"option_valued_on": "spot"}, COIN_PUT, "option_valued_on", row=7),
+    "american option on spot without a rate": Quarantined(
+        _both(
+            _set("instruments", "option_valued_on", "spot", where=LINEAR_CALL),
+            _set("instruments", "exercise_style", "american", where=LINEAR_CALL),
+        ),
+        "market_prices",
+        "discount_rate_missing",
+        "discount_rate",
+        row=9,
+    ),
+    "rate beyond its range": Quarantined(
+        _set("market_prices", "discount_rate", "5", where=LINEAR_CALL), "market_prices", "range", "discount_rate", row=9
+    ),
+    "reference value of last month": Quarantined(
+        _both(
+            _set("index_quotes", "venue", "REFERENCE"),
+            _set("index_quotes", "observed_at", "2026-01-20T21:29:30Z"),
+        ),
+        "index_quotes",
+        "stale_beyond_limit",
+        "observed_at",
     ),
     "repeated row": Quarantined(_repeat("collateral_balances"), "collateral_balances", "repeated_row", None, row=50),
     "contradicting quotes": Quarantined(
@@ -503,6 +599,45 @@ def test_reported(name: str) -> None:
     assert set(found["action"]) == {"reported"}
     assert result.quarantine.empty
     assert len(result.frames[feed]) == len(book[feed])
+
+
+def test_a_reference_value_of_last_week_is_neither_old_nor_a_price_of_anything_else() -> None:
+    book = valid_book()
+    reference = book["index_quotes"].head(1).assign(asset="XAU", venue="REFERENCE", observed_at="2026-01-30T21:00:00Z")
+    book["index_quotes"] = pd.concat([book["index_quotes"], reference], ignore_index=True)
+    assert _gate(book).findings.empty
+    book["collateral_balances"].loc[0, "asset"] = "XAU"
+    assert _gate(book).quarantine["rule"].tolist() == ["unpriced_asset"]
+
+
+def test_a_token_may_have_no_price_but_its_reference_value() -> None:
+    book = valid_book()
+    master, quotes = book["instruments"], book["index_quotes"]
+    is_spot = master["instrument_id"] == "BTC_USDC"
+    book["instruments"] = master.assign(
+        product_type=master["product_type"].mask(is_spot, "tokenised_asset"),
+        underlying=master["underlying"].mask(is_spot, "TBILLX"),
+    )
+    assert "index_unavailable" in _gate(book).findings["rule"].tolist()
+    reference = quotes.head(1).assign(asset="TBILLX", venue="REFERENCE", index_price="104.3")
+    book["index_quotes"] = pd.concat([quotes, reference], ignore_index=True)
+    assert "index_unavailable" not in _gate(book).findings["rule"].tolist()
+
+
+def test_a_futures_style_option_that_was_carried_needs_its_previous_mark() -> None:
+    book = valid_book()
+    _set("instruments", "premium_style", "futures_style", where=LINEAR_CALL)(book)
+    _set("market_prices", "previous_mark_price", None, where=LINEAR_CALL)(book)
+    assert _gate(book).findings["rule"].tolist() == ["carried_without_mark"]
+
+
+def test_a_binary_option_is_as_large_as_what_it_pays() -> None:
+    book = valid_book()
+    # 150 contracts of 1,000,000 USDC: 0.15 billion paid, 9,600 billion at the index.
+    _set("instruments", "contract_multiplier", "1000000", where=LINEAR_CALL)(book)
+    assert "position_too_large" in _gate(book).findings["rule"].tolist()
+    _set("instruments", "payoff_type", "cash_or_nothing", where=LINEAR_CALL)(book)
+    assert _gate(book).is_accepted
 
 
 # --- laws ----------------------------------------------------------------------------------------------------------

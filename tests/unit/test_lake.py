@@ -15,6 +15,8 @@ import pyarrow as pa
 import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.tables import SCHEMAS, Table
+from margin_tasks.warehouse import lake as lake_module
 from margin_tasks.warehouse.connection import LakeSettings
 from margin_tasks.warehouse.lake import open_lake
 
@@ -89,6 +91,56 @@ def test_a_commit_that_fails_leaves_the_lake_as_it_was(settings: LakeSettings) -
         assert caught.value.reason is FailureReason.CONTRACT_BROKEN
         assert lake.snapshot_id() == before
         assert lake.query(QUANTITIES, ["run"])["quantity"].to_pylist() == [Decimal(1)]
+
+
+def older_registry() -> dict[str, dict[str, Table]]:
+    """The registry before it had ``risk.requirement_shares`` and the asset of collateral balances."""
+    balances = SCHEMAS["raw"]["collateral_balances"]
+    fewer = tuple(column for column in balances.columns if column.name != "asset")
+    return {
+        **SCHEMAS,
+        "raw": {**SCHEMAS["raw"], "collateral_balances": Table(balances.name, "older", fewer, ("account_id",))},
+        "risk": {name: table for name, table in SCHEMAS["risk"].items() if name != "requirement_shares"},
+    }
+
+
+def test_an_older_lake_gains_the_tables_and_columns_of_the_registry(
+    settings: LakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(lake_module, "SCHEMAS", older_registry())
+        with open_lake(settings, holder="older") as lake:
+            older = {"collateral_balances": collateral("1")["collateral_balances"].drop_columns(["asset"])}
+            lake.commit(Run("older"), schema="raw", tables=older, message="older")
+            assert "requirement_shares" not in lake.table_names("risk")
+    with open_lake(settings, holder="newer") as lake:
+        lake.commit(Run("newer"), schema="raw", tables=collateral("2"), message="newer")
+        rows = lake.query("select run_id, quantity, asset from raw.collateral_balances order by run_id").to_pylist()
+        assert lake.query("select * from risk.requirement_shares").num_rows == 0
+        migrated = lake.snapshot_id()
+    assert rows == [
+        {"run_id": "newer", "quantity": Decimal(2), "asset": "BTC"},
+        {"run_id": "older", "quantity": Decimal(1), "asset": None},
+    ]
+    with open_lake(settings, holder="again") as lake:
+        assert lake.snapshot_id() == migrated
+
+
+def test_a_run_reads_the_same_whatever_the_order_of_the_columns(
+    settings: LakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(lake_module, "SCHEMAS", older_registry())
+        with open_lake(settings, holder="older"):
+            pass
+    found = []
+    for place in (settings, LakeSettings.at_home(tmp_path / "fresh")):
+        with open_lake(place, holder="test") as lake:
+            lake.commit(Run("run"), schema="raw", tables=collateral("2", "1"), message="load")
+            found.append(lake.run_rows("run", schema="raw", table="collateral_balances"))
+    assert found[0].column_names == sorted(found[0].column_names)
+    assert "run_id" not in found[0].column_names
+    assert found[0].equals(found[1])
 
 
 def test_a_table_outside_the_registry_is_refused(settings: LakeSettings) -> None:

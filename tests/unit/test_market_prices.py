@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.market.asset_policy import AssetPricePolicy, asset_price_policies_in_force
 from margin_tasks.market.policy import MarketPolicy, market_policy_in_force
 from margin_tasks.market.prices import (
     index_price_of,
@@ -15,7 +16,7 @@ from margin_tasks.market.prices import (
     previous_index_prices,
     refused_rows,
 )
-from tests import books
+from tests import books, products
 
 POLICY = market_policy_in_force(books.BUSINESS_DATE)
 
@@ -199,3 +200,155 @@ def test_the_previous_index_comes_from_the_perpetuals_then_the_last_close_then_t
         feeds["instruments"], market_prices=marks, price_history=history, index=index, business_date=books.BUSINESS_DATE
     ).set_index("asset")["index_price"]
     assert previous.to_dict() == {"BTC": 66_000.0, "ETH": 2_200.0, "SOL": 95.0, "USDC": 1.0}
+
+
+# --- tokenised assets ------------------------------------------------------------------------------------------------
+
+
+def policy_of(kind: str, **changes: object) -> AssetPricePolicy:
+    asset = {"treasury": "TBILLX", "metal": "XAUX", "equity": "EQTX"}[kind]
+    policy = next(each for each in asset_price_policies_in_force(books.BUSINESS_DATE) if each.asset == asset)
+    rule = {name: value for name, value in changes.items() if name in type(policy.rule).model_fields}
+    rest = {name: value for name, value in changes.items() if name not in rule}
+    return policy.model_copy(update=rest | {"rule": policy.rule.model_copy(update=rule)})
+
+
+def token_price(
+    policy: AssetPricePolicy,
+    *,
+    reference: float | None,
+    hours: float = 1.0,
+    market: float | None = None,
+    venues: int = 3,
+) -> tuple[float, bool]:
+    """Price by the policy, and whether it is a fallback; the reference is published ``hours`` before the cut-off."""
+    quotes = [(policy.asset, f"V{venue}", market, 1.0) for venue in range(venues)] if market is not None else []
+    if reference is not None:
+        quotes.append((policy.rule.reference_asset, "REFERENCE", reference, hours * 3_600.0))
+    frame = pd.DataFrame(
+        [
+            (asset, venue, price, np.datetime64(books.CUTOFF_AT - timedelta(seconds=age), "us"))
+            for asset, venue, price, age in quotes
+        ],
+        columns=["asset", "venue", "index_price", "observed_at"],
+    )
+    index = index_prices(frame, cutoff_at=books.CUTOFF_AT, policy=POLICY, asset_policies=(policy,))
+    (row,) = index.itertuples(index=False)
+    return row.index_price, row.is_fallback
+
+
+def test_a_treasury_token_is_its_net_asset_value_with_the_days_since():
+    policy = policy_of("treasury", annual_yield=0.0365)
+    # Two whole days at 0.0365 / 365 a day.
+    assert token_price(policy, reference=100.0, hours=49.0, market=100.0) == (pytest.approx(100.02), False)
+    assert token_price(policy, reference=100.0, hours=23.0, market=100.0) == (100.0, False)
+    by_360 = policy_of("treasury", annual_yield=0.036, day_count="ACT/360")
+    assert token_price(by_360, reference=100.0, hours=25.0, market=100.0)[0] == pytest.approx(100.01)
+
+
+def test_gold_and_share_tokens_are_what_stands_behind_them():
+    assert token_price(policy_of("metal", fine_ounces_per_token=0.1), reference=4_800.0, market=481.0) == (480.0, False)
+    assert token_price(policy_of("equity", shares_per_token=2.0), reference=170.0, market=345.0) == (340.0, False)
+
+
+def test_a_market_below_the_tolerance_caps_the_price_and_flags_it():
+    policy = policy_of("metal", market_tolerance=0.01)
+    # A discount inside the tolerance is noise of a thin market; beyond it the token is worth what it fetches.
+    assert token_price(policy, reference=4_800.0, market=4_760.0) == (4_800.0, False)
+    assert token_price(policy, reference=4_800.0, market=4_300.0) == (4_300.0, True)
+    # A premium is never paid for.
+    assert token_price(policy, reference=4_800.0, market=6_000.0) == (4_800.0, False)
+
+
+def test_a_stale_reference_counts_only_where_it_is_lower():
+    policy = policy_of("equity", maximum_age_hours=96.0)
+    assert token_price(policy, reference=170.0, hours=96.0, market=171.0) == (170.0, False)
+    assert token_price(policy, reference=170.0, hours=97.0, market=171.0) == (170.0, True)
+    assert token_price(policy, reference=170.0, hours=97.0, market=169.0) == (169.0, True)
+
+
+def test_without_market_or_reference_the_other_stands_in_and_is_flagged():
+    assert token_price(policy_of("metal"), reference=4_800.0, market=4_810.0, venues=1) == (4_800.0, True)
+    assert token_price(policy_of("metal"), reference=4_800.0) == (4_800.0, True)
+    assert token_price(policy_of("metal"), reference=None, market=4_810.0) == (4_810.0, True)
+    # A token that no venue quotes needs no market to confirm it.
+    assert token_price(policy_of("treasury", minimum_venues=0), reference=100.0) == (100.0, False)
+    # A value published after the clock tolerance is not known yet.
+    assert token_price(policy_of("metal"), reference=1.0, hours=-1.0, market=4_810.0) == (4_810.0, True)
+
+
+def test_a_reference_value_is_no_venue_of_another_asset():
+    row = index_of(("A", 60_000.0, 1), ("B", 60_010.0, 1), ("REFERENCE", 90_000.0, 1))
+    assert (row["index_price"], row["venue_count"]) == (60_005.0, 2)
+
+
+def token_feeds(**terms: object) -> dict[str, pd.DataFrame]:
+    feeds = books.feeds({})
+    feeds["instruments"] = products.master(products.TOKEN | terms)
+    feeds["market_prices"] = (
+        feeds["market_prices"]
+        .head(1)
+        .assign(
+            instrument_id="XAUX_USDC", mark_price=1.0, forward_price=1.0, mark_iv=np.nan, previous_mark_price=4_900.0
+        )
+    )
+    quotes = feeds["index_quotes"]
+    gold = quotes.head(4).assign(
+        asset=["XAUX"] * 3 + ["XAU"], venue=["A", "B", "C", "REFERENCE"], index_price=[4_790.0] * 3 + [4_800.0]
+    )
+    feeds["index_quotes"] = pd.concat([quotes[quotes["asset"] == "USDC"].assign(index_price=0.8), gold])
+    return feeds
+
+
+def prices_of_tokens(feeds: dict[str, pd.DataFrame], *, policies: tuple[AssetPricePolicy, ...]) -> pd.Series:
+    return instrument_prices(
+        feeds["instruments"],
+        listed=feeds["instruments"],
+        market_prices=feeds["market_prices"],
+        refused=pd.DataFrame(),
+        index=index_prices(feeds["index_quotes"], cutoff_at=books.CUTOFF_AT, policy=POLICY, asset_policies=policies),
+        cutoff_at=books.CUTOFF_AT,
+        policy=POLICY,
+        asset_policies=policies,
+    ).iloc[0]
+
+
+def test_a_token_is_marked_by_its_policy_in_its_settlement_currency_whatever_is_delivered():
+    policies = asset_price_policies_in_force(books.BUSINESS_DATE)
+    row = prices_of_tokens(token_feeds(), policies=policies)
+    assert (row["mark_price"], row["forward_price"]) == (6_000.0, 4_800.0)
+    assert (row["price_source"], row["is_fallback_price"]) == ("asset_policy", False)
+    assert row["previous_mark_price"] == 4_900.0
+
+
+def test_a_token_without_a_policy_is_refused_by_name():
+    with pytest.raises(MarginError, match=r"no price policy.*XAUX_USDC") as caught:
+        prices_of_tokens(token_feeds(), policies=())
+    assert caught.value.reason is FailureReason.PRICE_UNAVAILABLE
+
+
+def test_policies_take_effect_on_their_day():
+    assert asset_price_policies_in_force(date(2019, 12, 31)) == ()
+    in_force = asset_price_policies_in_force(books.BUSINESS_DATE)
+    assert [policy.asset for policy in in_force] == ["EQTX", "TBILLX", "XAUX"]
+    assert all(policy.source and policy.title for policy in in_force)
+
+
+def test_rates_of_a_refused_row_are_read_and_else_taken_from_its_expiry():
+    feeds = books.feeds({})
+    is_option = feeds["instruments"]["product_type"] == "option"
+    names = feeds["instruments"].loc[is_option, "instrument_id"]
+    prices = feeds["market_prices"]
+    prices.loc[prices["instrument_id"].isin(names), "discount_rate"] = 0.04
+    feeds, quarantine = books.without_marks(feeds, [books.CALL, books.PUT], dividend_yield="0.01")
+    rows = instrument_prices(
+        feeds["instruments"],
+        listed=feeds["instruments"],
+        market_prices=feeds["market_prices"],
+        refused=refused_rows(quarantine, feed="market_prices").assign(discount_rate=["0.05", "abc"]),
+        index=index_prices(feeds["index_quotes"], cutoff_at=books.CUTOFF_AT, policy=POLICY),
+        cutoff_at=books.CUTOFF_AT,
+        policy=POLICY,
+    ).set_index("instrument_id")
+    assert sorted(rows.loc[[books.CALL, books.PUT], "discount_rate"]) == [0.04, 0.05]
+    assert rows.loc[[books.CALL, books.PUT], "dividend_yield"].tolist() == [0.01, 0.01]

@@ -11,7 +11,8 @@ import pytest
 from margin_tasks.contracts.frames import to_typed
 from margin_tasks.contracts.tables import FEEDS
 from margin_tasks.sample.accounts import ACCOUNTS, MEMBERS, Strategy, accounts_of
-from margin_tasks.sample.market import BUSINESS_DATES
+from margin_tasks.sample.market import BUSINESS_DATES, EXAMPLES_FOLDER
+from margin_tasks.sample.products import list_products
 from margin_tasks.sample.source import SampleSource
 
 FIRST, LAST = BUSINESS_DATES
@@ -178,10 +179,28 @@ def test_strategies_hold_what_their_names_say(feeds, day: date):
 
 def test_product_types_and_styles_are_all_held(feeds):
     positions = book(feeds, LAST)
-    assert set(positions["product_type"]) == {"spot", "future", "perpetual", "option"}
+    assert set(positions["product_type"]) == {"spot", "future", "perpetual", "option", "tokenised_asset"}
+    assert set(positions["settlement_style"]) == {"inverse", "linear", "quanto"}
     options = positions[positions["product_type"] == "option"]
     assert set(options["settlement_style"]) == {"inverse", "linear"}
-    assert set(positions["underlying"]) == {"BTC", "ETH"}
+    assert set(options["exercise_style"].dropna()) == {"american"}
+    assert set(options["payoff_type"].dropna()) == {"cash_or_nothing", "asset_or_nothing", "inverse_future"}
+    assert set(options["premium_style"].dropna()) == {"futures_style"}
+    assert set(options["option_valued_on"].dropna()) == {"spot"}
+    assert set(positions["underlying"]) == {"BTC", "ETH", "TBILLX", "XAUX", "EQTX"}
+
+
+def test_other_products_are_held_under_every_rulebook(feeds):
+    holders = {account.account_id: account.rulebook_id for account in accounts_of(Strategy.PRODUCTS)}
+    assert set(holders.values()) == {"portfolio", "cross", "isolated"}
+    positions = book(feeds, LAST)
+    names = set(list_products(EXAMPLES_FOLDER)["instrument_id"])
+    assert set(positions.loc[positions["instrument_id"].isin(names), "account_id"]) == set(holders)
+
+
+def test_expiries_are_many(feeds):
+    positions = book(feeds, LAST)
+    options = positions[positions["product_type"] == "option"]
     assert options["expiry_at"].nunique() >= 10
 
 

@@ -12,6 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from margin_tasks.contracts.rules import REFERENCE_VENUE
+from margin_tasks.market.asset_policy import asset_price_policies_in_force
+from margin_tasks.market.policy import market_policy_in_force
+from margin_tasks.market.prices import index_prices
 from margin_tasks.market.volatility_surface import arbitrage_grid, butterfly_function, calendar_gap, slice_volatility
 from margin_tasks.pricing.black76 import black76_price
 from margin_tasks.sample.instruments import list_instruments
@@ -24,6 +28,7 @@ from margin_tasks.sample.market import (
     load_market,
 )
 from margin_tasks.sample.prices import VENUES, fill_order_books, price_instruments, quote_index, year_fractions
+from margin_tasks.sample.products import list_products, price_products
 
 DAYS = (OPENING_DATE, *BUSINESS_DATES)
 UNDERLYINGS = ("BTC", "ETH")
@@ -103,9 +108,49 @@ def test_calls_and_puts_are_listed_alike_and_names_say_what_they_are(priced: pd.
 
 def test_median_of_the_venues_is_the_index(market: SampleMarket):
     quotes = quote_index(market, np.random.default_rng(7))
+    quotes = quotes[quotes["venue"] != REFERENCE_VENUE]
     assert quotes.groupby("asset")["venue"].nunique().eq(len(VENUES)).all()
     for asset, median in quotes.groupby("asset")["index_price"].median().items():
-        assert median == market.index_price[asset]
+        token = market.tokens.get(asset)
+        assert median == (market.index_price[asset] if token is None else token.market_price)
+
+
+def test_tokens_have_the_price_of_their_policy(market: SampleMarket):
+    quotes = quote_index(market, np.random.default_rng(7))
+    quotes["observed_at"] = pd.Timestamp(market.cutoff_at) - pd.to_timedelta(quotes["seconds_before"], unit="s")
+    index = index_prices(
+        quotes,
+        cutoff_at=market.cutoff_at,
+        policy=market_policy_in_force(market.business_date),
+        asset_policies=asset_price_policies_in_force(market.business_date),
+    ).set_index("asset")
+    assert set(market.tokens) == {"TBILLX", "XAUX", "EQTX"}
+    for asset in market.tokens:
+        assert index.loc[asset, "index_price"] == market.index_price[asset]
+        assert not index.loc[asset, "is_fallback"]
+    assert not set(index.index) & {"XAU", "EQTY"}
+    prices = price_products(list_products(EXAMPLES_FOLDER), market).set_index("instrument_id")
+    assert prices.loc["XAUX_USDC", "mark_price"] == market.index_price["XAUX"]
+
+
+def test_other_products_are_quoted_around_their_model_price(market: SampleMarket):
+    products = list_products(EXAMPLES_FOLDER)
+    prices = price_products(products, market)
+    assert (prices["bid_price"] < prices["mark_price"]).all()
+    assert (prices["ask_price"] > prices["mark_price"]).all()
+    steps = prices["ask_price"] / prices["price_step"]
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
+    marks = prices.set_index("instrument_id")["mark_price"]
+    # A binary call and put pay one unit between them; an American put is worth at least what exercise brings.
+    assert marks["BTC_USDC_BIN-27MAR26-70000-C"] + marks["BTC_USDC_BIN-27MAR26-70000-P"] == pytest.approx(1.0, abs=1e-6)
+    assert marks["ETH_AON-27MAR26-2000-C"] + marks["ETH_AON-27MAR26-2000-P"] == pytest.approx(1.0, abs=1e-6)
+    assert marks["EQTX-20MAR26-200-P"] >= 200.0 - market.index_price["EQTX"]
+    # A futures-style option is worth the coin-settled one of the same strike in USD: neither is discounted.
+    chain = list_instruments(market)
+    coin = price_instruments(chain, market).set_index("instrument_id").loc["BTC-27MAR26-65000-C"]
+    assert marks["BTC_USDC_FS-27MAR26-65000-C"] == pytest.approx(coin["mark_price"] * coin["forward_price"], rel=1e-4)
+    # 1 USD of face of the option on the inverse future is 1/K of the coin-settled option.
+    assert marks["BTC_INV-27MAR26-65000-C"] == pytest.approx(coin["mark_price"] / 65_000.0, rel=1e-4)
 
 
 def test_order_books_are_sorted_and_not_crossed(market: SampleMarket):

@@ -7,7 +7,7 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.valuation import value_contracts
 from margin_tasks.risk.positions import positions_from_frames
 from margin_tasks.risk.settlement import settle
-from tests import books
+from tests import books, products
 
 UNKNOWN = pd.DataFrame(columns=["account_id", "instrument_id"])
 
@@ -104,3 +104,72 @@ def test_a_position_that_the_gate_took_from_the_other_side_settles_like_any_othe
     rows = settled(feeds, unknown=unknown)
     assert rows.loc[books.PERPETUAL, "previous"] == 3.0
     pd.testing.assert_frame_equal(rows, settled(feeds))
+
+
+# --- products beside the coin chain ----------------------------------------------------------------------------------
+
+
+def with_product(
+    terms: dict[str, object],
+    *,
+    quantity: float,
+    mark: float,
+    previous: float,
+    trades: tuple[tuple[float, float], ...] = (),
+    **prices: float,
+) -> pd.Series:
+    """Settlement of one account's position in one contract; trades are (contracts, price)."""
+    name = str(terms["instrument_id"])
+    feeds = books.feeds({"A": {name: quantity}}, trades=[("A", name, *trade) for trade in trades])
+    row = (
+        feeds["market_prices"]
+        .head(1)
+        .assign(
+            instrument_id=name,
+            mark_price=mark,
+            previous_mark_price=previous,
+            forward_price=60_000.0,
+            previous_forward_price=60_000.0,
+            mark_iv=0.6,
+            previous_mark_iv=0.6,
+            **prices,
+        )
+    )
+    feeds["instruments"] = products.master(terms)
+    feeds["market_prices"] = row
+    return settled(feeds).loc[name]
+
+
+def test_a_futures_style_option_is_settled_from_mark_to_mark_and_pays_no_premium():
+    terms = products.LINEAR_CALL | {"premium_style": "futures_style", "contract_multiplier": 0.1}
+    # -10, of which -2 traded at 5,100: .1 x (-8 x (4,500 - 5,000) - 2 x (4,500 - 5,100)) = 400 + 120.
+    row = with_product(terms, quantity=-10, mark=4_500.0, previous=5_000.0, trades=((-2, 5_100.0),))
+    assert row["variation"] == pytest.approx(520.0)
+    assert (row["premium"], row["funding"]) == (0.0, 0.0)
+
+
+def test_a_futures_style_coin_option_settles_the_change_of_its_coin_mark():
+    terms = products.COIN_CALL | {"premium_style": "futures_style"}
+    # 2 x (0.08 - 0.10) coins at 60,000: the mark is an amount of coin, not a price whose gains are reciprocal.
+    row = with_product(terms, quantity=2, mark=0.08, previous=0.10)
+    assert row["variation"] == pytest.approx(-2_400.0)
+
+
+def test_a_quanto_future_pays_its_price_gain_in_the_settlement_coin():
+    terms = products.QUANTO_FUTURE | {"underlying": "ETH"}
+    # 100 x 0.00001 BTC for each USD, down 200 USD: -0.2 BTC at 60,000.
+    row = with_product(terms, quantity=100, mark=2_000.0, previous=2_200.0)
+    assert row["variation"] == pytest.approx(-12_000.0)
+
+
+def test_a_futures_style_option_that_was_carried_needs_its_previous_mark():
+    terms = products.LINEAR_CALL | {"premium_style": "futures_style"}
+    with pytest.raises(MarginError, match="CALL") as caught:
+        with_product(terms, quantity=1, mark=4_500.0, previous=float("nan"))
+    assert caught.value.reason is FailureReason.PRICE_UNAVAILABLE
+
+
+def test_premium_of_an_option_on_spot_is_paid_in_its_currency():
+    terms = products.LINEAR_CALL | {"option_valued_on": "spot", "contract_multiplier": 100.0}
+    row = with_product(terms, quantity=1, mark=10.0, previous=9.0, trades=((1, 10.5),), discount_rate=0.04)
+    assert (row["premium"], row["variation"]) == (-1_050.0, 0.0)

@@ -9,11 +9,10 @@ import pytest
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.day_market import DayMarket
 from margin_tasks.pricing.instruments import instruments_from_frame
-from margin_tasks.pricing.kernels import scenario_pnl_fast
-from margin_tasks.pricing.valuation import level_of, model_price, scenario_pnl, usd_per_unit, value_contracts
+from margin_tasks.pricing.valuation import ContractValues, model_price, value_contracts
 from margin_tasks.risk.arrays import risk_arrays
 from margin_tasks.rulebooks.registry import rulebook_in_force
-from tests import books
+from tests import books, products
 
 
 @pytest.fixture(scope="module")
@@ -92,26 +91,7 @@ def test_linear_instruments_are_paid_in_a_stablecoin_whose_price_does_not_move(m
 def test_a_depegged_stablecoin_scales_linear_figures(market):
     levels = replace(market.levels, settlement_price=np.where(market.levels.settlement_price == 1.0, 0.9, 60_000.0))
     at = row(market, books.LINEAR_PERPETUAL)
-    assert usd_per_unit(market.instruments, levels)[at] == pytest.approx(0.0009)
-
-
-def test_compiled_and_reference_risk_arrays_agree(market):
-    instruments, levels = market.instruments, market.levels
-    volatility = levels.volatility[:, None] * np.array([0.5, 1.0, 1.8])
-    arguments = {
-        "level": level_of(instruments, levels),
-        "strike": instruments.strike,
-        "volatility": volatility,
-        "year_fraction": instruments.year_fraction,
-        "is_call": instruments.is_call,
-        "is_option": instruments.is_option,
-        "usd_per_unit": usd_per_unit(instruments, levels),
-        "price_move": np.array([-0.9, -0.16, 0.0, 0.16, 5.0]),
-        "volatility_direction": np.array([2, 0, 1, 1, 2], dtype=np.int8),
-        "weight": np.array([0.2, 1.0, 1.0, 1.0, 0.032]),
-    }
-    tolerance = 1e-13 * 60_000.0 * 6.0
-    assert scenario_pnl_fast(**arguments) == pytest.approx(scenario_pnl(**arguments), abs=tolerance)
+    assert value_contracts(market.instruments, levels).delta[at] == pytest.approx(0.0009)
 
 
 def test_the_model_gives_back_the_marks_it_was_built_from(market):
@@ -157,3 +137,170 @@ def test_the_previous_market_is_a_day_earlier_at_the_previous_prices(market):
     days = market.previous_instruments.days_to_expiry[call], market.instruments.days_to_expiry[call]
     assert days[0] == pytest.approx(days[1] + 1)
     assert not market.previous_levels.volatility[~market.instruments.is_option].any()
+
+
+# --- every product ---------------------------------------------------------------------------------------------------
+
+ON_SPOT = {"option_valued_on": "spot"}
+OPTIONS = {
+    "linear": (products.LINEAR_CALL, products.Market()),
+    "linear put, discounted": (products.LINEAR_CALL | {"option_type": "put"}, products.Market(rate=0.04)),
+    "in coin": (products.COIN_CALL, products.Market(settlement=60_000.0)),
+    "futures-style": (products.LINEAR_CALL | {"premium_style": "futures_style"}, products.Market(rate=0.04)),
+    "on spot": (products.LINEAR_CALL | ON_SPOT, products.Market(index=58_000.0, rate=0.05, dividends=0.02)),
+    "quanto": (
+        products.LINEAR_CALL
+        | {"settlement_style": "quanto", "quote_currency": "USD", "settlement_currency": "ETH"}
+        | {"contract_multiplier": 0.0005},
+        products.Market(settlement=2_000.0),
+    ),
+    "cash or nothing": (products.LINEAR_CALL | {"payoff_type": "cash_or_nothing"}, products.Market(rate=0.03)),
+    "cash or nothing, put": (
+        products.LINEAR_CALL | {"payoff_type": "cash_or_nothing", "option_type": "put"},
+        products.Market(forward=66_000.0),
+    ),
+    "asset or nothing": (products.LINEAR_CALL | {"payoff_type": "asset_or_nothing"}, products.Market(forward=64_000.0)),
+    "american": (
+        products.LINEAR_CALL | ON_SPOT | {"exercise_style": "american", "option_type": "put"},
+        products.Market(index=60_000.0, rate=0.06, dividends=0.01),
+    ),
+}
+
+
+def priced(terms: dict[str, object], quoted: products.Market, *, later_days: float = 0.0) -> float:
+    """Model value of one contract in USD."""
+    instruments, levels = products.contract(terms, quoted)
+    instruments = replace(instruments, year_fraction=instruments.year_fraction - later_days / 365.0)
+    price = model_price(instruments, levels)
+    return float((price * instruments.multiplier * levels.settlement_price)[0])
+
+
+def valued(terms: dict[str, object], quoted: products.Market) -> ContractValues:
+    return value_contracts(*products.contract(terms, quoted))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_sensitivities_are_the_derivatives_of_the_model_price(name: str):
+    terms, quoted = OPTIONS[name]
+    is_coin, is_on_spot = terms["settlement_style"] == "inverse", "option_valued_on" in terms
+    level = quoted.index if is_on_spot else quoted.forward
+
+    def moved(relative: float) -> float:
+        field = "index" if is_on_spot else "forward"
+        changes = {field: level * (1.0 + relative)}
+        if is_coin:  # the coin in which it is paid moves with the forward
+            changes["settlement"] = quoted.settlement * (1.0 + relative)
+        return priced(terms, replace(quoted, **changes))
+
+    values, step = valued(terms, quoted), 5e-3
+    now, up, down = moved(0.0), moved(step), moved(-step)
+    size = abs(values.delta[0]) * level + now
+    assert values.delta[0] * level == pytest.approx((up - down) / (2.0 * step), abs=2e-3 * size)
+    assert values.gamma[0] * level**2 == pytest.approx((up - 2.0 * now + down) / step**2, rel=2e-2, abs=2e-2 * size)
+    vega = (priced(terms, replace(quoted, volatility=0.605)) - priced(terms, replace(quoted, volatility=0.595))) / 0.01
+    assert values.vega_usd[0] == pytest.approx(vega, rel=2e-3, abs=1e-3 * size)
+    day = 1.0 if name == "american" else 0.01
+    assert values.theta_usd[0] == pytest.approx(
+        (priced(terms, quoted, later_days=day) - now) / day, rel=2e-3, abs=1e-6 * size
+    )
+
+
+def test_delta_of_a_futures_style_coin_option_leaves_its_carried_value_still():
+    terms = products.COIN_CALL | {"premium_style": "futures_style"}
+    quoted = products.Market(settlement=60_000.0)
+    coins = priced(terms, replace(quoted, settlement=1.0))
+
+    def gain(relative: float) -> float:
+        moved = replace(quoted, forward=60_000.0 * (1.0 + relative), settlement=60_000.0 * (1.0 + relative))
+        return (priced(terms, replace(moved, settlement=1.0)) - coins) * moved.settlement
+
+    slope = (gain(1e-4) - gain(-1e-4)) / (2e-4 * 60_000.0)
+    assert valued(terms, quoted).delta[0] == pytest.approx(slope, rel=1e-6)
+    assert valued(terms, quoted).delta[0] < valued(products.COIN_CALL, quoted).delta[0]
+
+
+def test_an_option_on_spot_is_black_scholes_with_its_yield():
+    terms, quoted = OPTIONS["on spot"]
+    forward = 58_000.0 * math.exp(0.03 * products.YEARS)
+    by_hand = math.exp(-0.05 * products.YEARS) * black76_by_hand(forward, 60_000.0, 0.6, products.YEARS, 1)
+    assert priced(terms, quoted) == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_binary_call_and_put_pay_one_unit_between_them():
+    call, quoted = OPTIONS["cash or nothing"]
+    both = priced(call, quoted) + priced(call | {"option_type": "put"}, quoted)
+    assert both == pytest.approx(math.exp(-0.03 * products.YEARS), rel=1e-12)
+    # An asset-or-nothing call less strike cash-or-nothing calls is the vanilla call.
+    undiscounted = replace(quoted, rate=0.0)
+    asset = products.LINEAR_CALL | {"payoff_type": "asset_or_nothing"}
+    assert priced(asset, undiscounted) - 60_000.0 * priced(call, undiscounted) == pytest.approx(
+        priced(products.LINEAR_CALL, undiscounted), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("payoff", ["cash_or_nothing", "asset_or_nothing"])
+@pytest.mark.parametrize("forward", [1e-3, 59_999.0, 60_000.0, 60_001.0, 1e12])
+@pytest.mark.parametrize("volatility", [1e-12, 0.6, 50.0])
+def test_binary_sensitivities_are_finite_everywhere(payoff: str, forward: float, volatility: float):
+    values = valued(
+        products.LINEAR_CALL | {"payoff_type": payoff}, products.Market(forward=forward, volatility=volatility)
+    )
+    for sensitivity in (values.delta, values.gamma, values.vega_usd, values.theta_usd):
+        assert np.isfinite(sensitivity).all()
+
+
+def test_an_american_option_is_worth_at_least_the_european_and_its_exercise():
+    european = products.LINEAR_CALL | ON_SPOT | {"option_type": "put"}
+    american = european | {"exercise_style": "american"}
+    for spot in (40_000.0, 55_000.0, 60_000.0, 80_000.0):
+        quoted = products.Market(index=spot, rate=0.06)
+        assert priced(american, quoted) >= priced(european, quoted) - 1e-9
+        assert priced(american, quoted) >= 60_000.0 - spot - 1e-9
+
+
+def test_an_option_on_the_inverse_future_pays_its_coin_gain():
+    # 10,000 USD of face from 50,000 to 80,000 without time value: 10,000 x (1/50,000 - 1/80,000) = 0.075 coins.
+    terms = products.COIN_CALL | {"payoff_type": "inverse_future", "contract_multiplier": 10_000.0}
+    terms |= {"strike_price": 50_000.0}
+    quoted = products.Market(forward=80_000.0, index=80_000.0, settlement=80_000.0, volatility=0.01)
+    assert priced(terms, quoted) == pytest.approx(0.075 * 80_000.0, rel=1e-9)
+    assert valued(terms, quoted).notional_usd[0] == 10_000.0
+
+
+def test_a_quanto_future_is_quoted_in_usd_and_paid_at_the_fixed_rate():
+    quoted = products.Market(mark=2_000.0, forward=2_000.0, index=1_990.0, settlement=60_000.0)
+    instruments, levels = products.contract(products.QUANTO_FUTURE, quoted)
+    assert model_price(instruments, levels)[0] == 2_000.0
+    values = value_contracts(instruments, levels)
+    # 0.00001 BTC for each USD of price: 0.60 USD with the coin at 60,000.
+    assert values.delta[0] == pytest.approx(0.6)
+    assert values.notional_usd[0] == pytest.approx(1_200.0)
+    assert values.value_usd[0] == 0.0
+
+
+def test_what_is_settled_daily_holds_no_value_and_still_has_a_mark():
+    quoted = products.Market(mark=500.0, settlement=0.99)
+    upfront = valued(products.LINEAR_CALL, quoted)
+    marked = valued(products.LINEAR_CALL | {"premium_style": "futures_style"}, quoted)
+    assert (upfront.value_usd[0], upfront.mark_value_usd[0]) == (495.0, 495.0)
+    assert (marked.value_usd[0], marked.mark_value_usd[0]) == (0.0, 495.0)
+
+
+def test_notional_is_what_the_contract_stands_for():
+    quoted = products.Market(mark=0.5, settlement=0.99)
+    binary = products.LINEAR_CALL | {"payoff_type": "cash_or_nothing", "contract_multiplier": 1_000.0}
+    assert valued(binary, quoted).notional_usd[0] == pytest.approx(990.0)
+    assert valued(products.LINEAR_CALL, quoted).notional_usd[0] == 60_000.0
+    quanto, market_of_quanto = OPTIONS["quanto"]
+    # 0.0005 ETH for each USD: with ETH at 2,000 one USD for each, so one BTC's worth.
+    assert valued(quanto, market_of_quanto).notional_usd[0] == pytest.approx(60_000.0)
+
+
+@pytest.mark.parametrize("column", ["discount_rate", "dividend_yield", "volatility", "mark_price"])
+def test_a_price_that_cannot_be_used_is_refused_by_name(column: str):
+    instruments, levels = products.contract(products.LINEAR_CALL)
+    with pytest.raises(MarginError, match=f"{column} of CALL") as caught:
+        replace(levels, **{column: np.array([np.nan])}).refuse_unusable(instruments)
+    assert caught.value.reason is FailureReason.PRICE_UNAVAILABLE
+    # A rate may be negative, a price may not.
+    replace(levels, discount_rate=np.array([-0.01])).refuse_unusable(instruments)

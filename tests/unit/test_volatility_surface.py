@@ -15,10 +15,12 @@ from margin_tasks.market.volatility_surface import (
     arbitrage_grid,
     butterfly_function,
     calendar_gap,
+    clamped_log_moneyness,
     fit_svi,
     slice_volatility,
     svi_total_variance,
     svi_volatility,
+    venue_svi_volatility,
 )
 
 EXPIRY = datetime.fromisoformat("2026-03-27T08:00:00")
@@ -180,3 +182,19 @@ def test_fit_refuses_quotes_that_cannot_make_a_slice(volatility: np.ndarray, wei
             year_fraction=1.0,
             grid=np.linspace(-1.0, 1.0, 50),
         )
+
+
+def test_a_venue_reads_its_surface_flat_beyond_the_clamp_and_below_the_cap():
+    shape = {"a": 0.04, "b": 0.4, "sigma": 0.2}
+    slope = {"rho": -0.3, "m": 0.1}
+    bound = 2.0 * np.sqrt(0.04 + 0.4 * 0.2)
+    strikes = np.array([0.0, 1e-9, 100.0 * np.exp(-bound), 90.0, 100.0, 100.0 * np.exp(bound), 1e12])
+    k = clamped_log_moneyness(strike_price=strikes, forward_price=100.0, clamp_deviations=2.0, **shape)
+    assert k == pytest.approx(np.array([-bound, -bound, -bound, np.log(0.9), 0.0, bound, bound]), abs=1e-14)
+    surface = {"forward_price": 100.0, "year_fraction": 0.25, **shape, **slope}
+    read = venue_svi_volatility(strike_price=strikes, clamp_deviations=2.0, largest_variance=9.0, **surface)
+    assert read == pytest.approx(np.sqrt(svi_total_variance(k, **shape, **slope) / 0.25))
+    capped = venue_svi_volatility(strike_price=strikes, clamp_deviations=2.0, largest_variance=0.1, **surface)
+    assert capped == pytest.approx(np.minimum(read, np.sqrt(0.1 / 0.25)))
+    within = strikes[3:5]
+    assert read[3:5] == pytest.approx(svi_volatility(strike_price=within, **surface))

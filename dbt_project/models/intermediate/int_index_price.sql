@@ -1,10 +1,17 @@
-{#- The index that valuation and collateral used, where they published one; else the median over venues. -#}
+{#- The index that valuation and collateral used, where they published one; else the median over venues. Reference
+    values are no venue: they stand in for the median of a tokenised asset that no venue quotes. -#}
 with quotes as (
     select * from {{ ref("stg_index_quotes") }}
 ),
 
 valuations as (
     select * from {{ ref("stg_valuations") }}
+),
+
+tokens as (
+    select distinct underlying as asset
+    from {{ ref("stg_instruments") }}
+    where product_type = 'tokenised_asset'
 ),
 
 collateral_values as (
@@ -17,8 +24,8 @@ medians as (
         business_date,
         session,
         asset,
-        median(index_price) as median_price_usd,
-        count(*) as venue_count
+        coalesce(median(index_price) filter (where venue <> 'REFERENCE'), median(index_price)) as median_price_usd,
+        count(*) filter (where venue <> 'REFERENCE') as venue_count
     from quotes
     group by run_id, business_date, session, asset
 ),
@@ -54,6 +61,8 @@ select
     coalesce(published.highest_price_usd, medians.median_price_usd) as index_price_usd,
     published.lowest_price_usd,
     published.highest_price_usd,
-    published.highest_price_usd is not null as is_published
+    published.highest_price_usd is not null as is_published,
+    tokens.asset is not null as is_policy_priced
 from medians
 left join published on medians.asset = published.asset
+left join tokens on medians.asset = tokens.asset

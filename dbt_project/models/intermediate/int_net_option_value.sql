@@ -17,7 +17,12 @@ select
     positions.account_id,
     positions.instrument_id,
     cast(
-        if(instruments.product_type = 'option', positions.quantity, 0)
+        -- A futures-style option settles its gains daily and holds no value.
+        if(
+            instruments.product_type = 'option' and coalesce(instruments.premium_style, 'upfront') = 'upfront',
+            positions.quantity,
+            0
+        )
         * cast(valuations.contract_value_usd as decimal(38, 8)) as decimal(38, 8)
     ) as net_option_value
 from positions

@@ -108,13 +108,20 @@ published_index as (
     where by_array.is_published
 ),
 
+-- A price policy takes the lower of what stands behind a token and its market: only the upper side is held.
 index_price as (
     select
         'index_price' as check_name,
         '' as rulebook_id,
         '' as account_id,
         by_array.asset as item,
-        cast(by_array.median_price_usd as decimal(38, 8)) as sql_amount,
+        cast(
+            if(
+                by_array.is_policy_priced,
+                least(by_array.median_price_usd, by_array.index_price_usd),
+                by_array.median_price_usd
+            ) as decimal(38, 8)
+        ) as sql_amount,
         cast(by_array.index_price_usd as decimal(38, 8)) as array_amount,
         {{ of_index.format("index_price_usd") }} as tolerance
     from {{ ref("int_index_price") }} as by_array
@@ -173,6 +180,85 @@ requirement as (
             by_sql.rulebook_id = by_array.rulebook_id
             and by_sql.account_id = by_array.account_id
             and by_sql.margin_type = by_array.margin_type
+),
+
+summed_shares as (
+    select
+        rulebook_id,
+        account_id,
+        netting_set,
+        component,
+        margin_type,
+        sum(amount) as amount
+    from {{ ref("stg_requirement_shares") }}
+    group by all
+),
+
+-- Positions share every part of the requirement among them, and nothing that is no part of it.
+requirement_shares as (
+    select
+        'requirement_shares' as check_name,
+        coalesce(by_sql.rulebook_id, by_array.rulebook_id) as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        concat_ws(
+            ' ',
+            coalesce(by_sql.netting_set, by_array.netting_set),
+            coalesce(by_sql.component, by_array.component),
+            coalesce(by_sql.margin_type, by_array.margin_type)
+        ) as item,
+        -- What is nothing has no shares, and a part that is nothing need not be stated.
+        coalesce(by_sql.amount, 0) as sql_amount,
+        coalesce(by_array.amount, 0) as array_amount,
+        {{ exact }} as tolerance
+    from summed_shares as by_sql
+    full outer join {{ ref("stg_requirement_components") }} as by_array
+        on
+            by_sql.rulebook_id = by_array.rulebook_id
+            and by_sql.account_id = by_array.account_id
+            and by_sql.netting_set = by_array.netting_set
+            and by_sql.component = by_array.component
+            and by_sql.margin_type = by_array.margin_type
+),
+
+scan_shares_by_sql as (
+    select
+        scans.rulebook_id,
+        scans.account_id,
+        positions.instrument_id,
+        cast(-positions.quantity * risk_arrays.pnl_per_contract as decimal(38, 8)) as amount
+    from stated_scans as scans
+    inner join {{ ref("stg_positions") }} as positions on scans.account_id = positions.account_id
+    inner join {{ ref("stg_instruments") }} as instruments
+        on positions.instrument_id = instruments.instrument_id and scans.netting_set = instruments.underlying
+    inner join {{ ref("stg_risk_arrays") }} as risk_arrays
+        on
+            scans.rulebook_id = risk_arrays.rulebook_id
+            and positions.instrument_id = risk_arrays.instrument_id
+            and scans.scenario_id = risk_arrays.scenario_id
+    where scans.amount > 0
+),
+
+scan_shares_by_array as (
+    select * from {{ ref("stg_requirement_shares") }}
+    where component = 'scan_risk' and margin_type = 'initial'
+),
+
+-- A position's share of a scan is its loss in the scenario that binds, but for the unit that makes shares add up.
+scan_share as (
+    select
+        'scan_share' as check_name,
+        coalesce(by_sql.rulebook_id, by_array.rulebook_id) as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.instrument_id, by_array.instrument_id) as item,
+        coalesce(by_sql.amount, 0) as sql_amount,
+        coalesce(by_array.amount, 0) as array_amount,
+        0.00000001 as tolerance
+    from scan_shares_by_sql as by_sql
+    full outer join scan_shares_by_array as by_array
+        on
+            by_sql.rulebook_id = by_array.rulebook_id
+            and by_sql.account_id = by_array.account_id
+            and by_sql.instrument_id = by_array.instrument_id
 ),
 
 settlement as (
@@ -298,6 +384,10 @@ compared as (
     select * from account_scenario_pnl
     union all
     select * from requirement
+    union all
+    select * from requirement_shares
+    union all
+    select * from scan_share
     union all
     select * from settlement
     union all

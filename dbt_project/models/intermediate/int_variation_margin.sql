@@ -96,7 +96,8 @@ held as (
         on positions.account_id = traded.account_id and positions.instrument_id = traded.instrument_id
 ),
 
--- A mark that was refused is replaced by the fallback that valuation used.
+-- A mark that was refused is replaced by the fallback that valuation used; a tokenised asset is settled at the price of
+-- its policy, whatever mark was delivered. What settles its gains daily is everything but options paid for upfront.
 terms as (
     select
         instruments.run_id,
@@ -106,7 +107,15 @@ terms as (
         instruments.product_type,
         instruments.settlement_style,
         instruments.contract_multiplier,
-        coalesce(prices.mark_price, valuations.mark_price) as mark_price,
+        instruments.product_type = 'option'
+        and coalesce(instruments.premium_style, 'upfront') = 'upfront' as is_paid_upfront,
+        -- Gains of an inverse future are reciprocal; the mark of a coin option is an amount of coin.
+        instruments.settlement_style = 'inverse' and instruments.product_type <> 'option' as is_reciprocal,
+        if(
+            instruments.product_type = 'tokenised_asset',
+            valuations.mark_price,
+            coalesce(prices.mark_price, valuations.mark_price)
+        ) as mark_price,
         coalesce(prices.previous_mark_price, refused_prices.previous_mark_price) as previous_mark_price,
         coalesce(prices.funding_rate, refused_prices.funding_rate, 0) as funding_rate,
         {{ price_in_usd("instruments.settlement_currency", "index_prices.index_price_usd") }} as currency_usd,
@@ -144,10 +153,10 @@ settled as (
 gains as (
     select
         settled.*,
-        terms.product_type = 'option' as is_option,
+        terms.is_paid_upfront,
         terms.contract_multiplier * terms.currency_usd as usd_per_price,
         if(
-            terms.settlement_style = 'inverse',
+            terms.is_reciprocal,
             1 / settled.start_price - 1 / terms.mark_price,
             terms.mark_price - settled.start_price
         ) as price_gain
@@ -159,9 +168,9 @@ settlements as (
     select
         account_id,
         instrument_id,
-        sum(if(is_option, 0, cast(quantity * usd_per_price * price_gain as decimal(38, 8)))) as variation_margin,
+        sum(if(is_paid_upfront, 0, cast(quantity * usd_per_price * price_gain as decimal(38, 8)))) as variation_margin,
         sum(
-            if(is_option and is_trade, cast(-quantity * usd_per_price * start_price as decimal(38, 8)), 0)
+            if(is_paid_upfront and is_trade, cast(-quantity * usd_per_price * start_price as decimal(38, 8)), 0)
         ) as premium_amount
     from gains
     group by account_id, instrument_id

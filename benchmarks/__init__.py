@@ -1,0 +1,1 @@
+"""Benchmarks: kernels against their peers, the risk step by size, and the clearing day by part."""

@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'requirement_shares') }}
+where run_id = {{ current_run() }}

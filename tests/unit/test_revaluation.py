@@ -1,0 +1,246 @@
+"""Full revaluation: the compiled kernel against the readable reference, hand-worked outcomes, and refusals."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pricing.kernels import scenario_pnl_fast
+from margin_tasks.pricing.revaluation import NO_FACTOR, Contracts, ScenarioMoves, UnitValue, scenario_pnl
+
+MOVES = [column.name for column in fields(ScenarioMoves)]
+
+
+def contracts(size: int = 1, **columns) -> Contracts:
+    """Contracts of a USD future at 100, but for the columns named."""
+    neutral: dict[str, object] = {
+        "instrument_id": [f"INSTRUMENT-{row}" for row in range(size)],
+        "factor": 0,
+        "settlement_factor": NO_FACTOR,
+        "unit_value": UnitValue.LEVEL,
+        "is_in_coin": False,
+        "is_valued": False,
+        "is_dated": True,
+        "is_on_spot": False,
+        "level": 100.0,
+        "strike": 100.0,
+        "right": 1.0,
+        "volatility": 0.5,
+        "year_fraction": 0.25,
+        "fixed_share": 0.0,
+        "carry_rate": 0.0,
+        "discount_rate": 0.0,
+        "tenor_scale": 1.0,
+        "twist": 0.0,
+        "surface_a": np.nan,
+        "surface_b": np.nan,
+        "surface_rho": np.nan,
+        "surface_m": np.nan,
+        "surface_sigma": np.nan,
+        "multiplier": 1.0,
+        "settlement_price": 1.0,
+    }
+    types = {"instrument_id": object, "factor": np.int64, "settlement_factor": np.int64, "unit_value": np.int8}
+    types |= dict.fromkeys(("is_in_coin", "is_valued", "is_dated", "is_on_spot"), np.bool_)
+    return Contracts(
+        **{
+            name: np.broadcast_to(np.array(value, dtype=types.get(name, np.float64)), size).copy()
+            for name, value in {**neutral, **columns}.items()
+        }
+    )
+
+
+def moves(scenarios: int = 1, factors: int = 1, **columns) -> ScenarioMoves:
+    """Moves that leave everything as it is, but for the columns named."""
+    return ScenarioMoves(
+        **{
+            name: np.broadcast_to(
+                np.asarray(columns.get(name, 1.0 if name == "weight" else 0.0), dtype=np.float64), (factors, scenarios)
+            ).copy()
+            for name in MOVES
+        }
+    )
+
+
+def everything(*, size: int, scenarios: int, seed: int = 7) -> tuple[Contracts, ScenarioMoves]:
+    """Every unit value, settlement and move, mixed at random: two underlyings and a third settlement coin."""
+    rng = np.random.default_rng(seed)
+    unit_value = rng.integers(0, len(UnitValue), size)
+    on_spot = (unit_value == UnitValue.AMERICAN) | (rng.random(size) < 0.2)
+    factor = rng.integers(0, 2, size)
+    coin = (unit_value >= UnitValue.EUROPEAN) & (unit_value != UnitValue.AMERICAN) & (rng.random(size) < 0.5)
+    level = rng.uniform(50.0, 150.0, size)
+    years = rng.uniform(0.0, 1.5, size)
+    book = contracts(
+        size,
+        factor=factor,
+        settlement_factor=np.where(coin | (unit_value == UnitValue.RECIPROCAL), factor, rng.integers(-1, 3, size)),
+        unit_value=unit_value,
+        is_in_coin=coin,
+        is_valued=(unit_value >= UnitValue.EUROPEAN) & (rng.random(size) < 0.7),
+        is_dated=~on_spot & (rng.random(size) < 0.7),
+        is_on_spot=on_spot,
+        level=level,
+        strike=level * np.exp(rng.normal(0.0, 0.4, size)),
+        right=np.where(rng.random(size) < 0.5, 1.0, -1.0),
+        volatility=rng.uniform(0.05, 1.5, size),
+        year_fraction=years,
+        fixed_share=np.where(rng.random(size) < 0.2, rng.random(size), 0.0),
+        carry_rate=np.where(on_spot, rng.uniform(-0.03, 0.08, size), 0.0),
+        discount_rate=rng.uniform(0.0, 0.08, size),
+        tenor_scale=rng.uniform(0.5, 2.0, size),
+        twist=rng.uniform(-0.2, 0.2, size),
+        surface_a=0.02,
+        surface_b=0.1,
+        surface_rho=-0.3,
+        surface_m=0.01,
+        surface_sigma=0.2,
+        multiplier=rng.uniform(0.1, 10.0, size),
+        settlement_price=rng.uniform(0.5, 100.0, size),
+    )
+    shape = (3, scenarios)
+    scenario = moves(
+        scenarios,
+        3,
+        price_move=rng.normal(0.0, 0.1, shape),
+        price_shift=np.where(rng.random(shape) < 0.2, rng.normal(0.0, 3.0, shape), 0.0)
+        * np.array([[1.0], [0.0], [0.0]]),
+        volatility_move=rng.normal(0.0, 0.3, shape),
+        volatility_shift=rng.normal(0.0, 0.05, shape),
+        volatility_floor=rng.choice([0.0, 0.4], shape),
+        skew_move=rng.choice([-1.0, 0.0, 1.0], shape),
+        smile_move=rng.choice([-1.0, 0.0, 1.0], shape),
+        stickiness=rng.choice([0.0, 0.5, 1.0], shape) * np.array([[0.0], [1.0], [1.0]]),
+        time_decay=rng.choice([0.0, 1 / 365, 0.3], shape),
+        rate_shift=rng.choice([0.0, 0.0, 0.01, -0.01], shape),
+        basis_move=rng.normal(0.0, 0.01, shape) * np.array([[0.0], [1.0], [1.0]]),
+        basis_shift=rng.normal(0.0, 0.05, shape) * np.array([[0.0], [1.0], [1.0]]),
+        weight=rng.choice([1.0, 0.32], shape),
+    )
+    return book, scenario
+
+
+@pytest.mark.parametrize("in_settlement_currency", [False, True])
+def test_kernel_agrees_with_the_reference_on_every_product_and_move(in_settlement_currency):
+    book, scenario = everything(size=240, scenarios=600)
+    fast = scenario_pnl_fast(book, scenario, in_settlement_currency=in_settlement_currency)
+    slow = scenario_pnl(book, scenario, in_settlement_currency=in_settlement_currency)
+    size = book.multiplier * book.level * (1.0 if in_settlement_currency else book.settlement_price)
+    assert np.abs(fast - slow).max() > 0.0  # two computations, not one
+    assert (np.abs(fast - slow) / size[:, None]).max() < 1e-12
+
+
+def test_single_precision_is_the_double_result_rounded_once():
+    book, scenario = everything(size=60, scenarios=300)
+    single = scenario_pnl_fast(book, scenario, dtype=np.float32)
+    assert single.dtype == np.float32
+    assert (single == scenario_pnl_fast(book, scenario).astype(np.float32)).all()
+
+
+def test_kernel_gives_the_same_bits_whatever_is_computed_beside_it():
+    book, scenario = everything(size=97, scenarios=513)
+    whole = scenario_pnl_fast(book, scenario)
+    parts = np.concatenate([scenario_pnl_fast(book.rows(slice(a, a + 10)), scenario) for a in range(0, 97, 10)])
+    columns = np.concatenate(
+        [scenario_pnl_fast(book, scenario.scenarios(slice(a, a + 100))) for a in range(0, 513, 100)], axis=1
+    )
+    assert (whole == parts).all()
+    assert (whole == columns).all()
+
+
+def test_an_unmoved_scenario_gains_exactly_nothing():
+    book, _ = everything(size=200, scenarios=1)
+    for pnl in (scenario_pnl(book, moves(3, 3)), scenario_pnl_fast(book, moves(3, 3))):
+        assert (pnl == 0.0).all()
+
+
+def test_inverse_future_gains_coins_that_are_worth_the_moved_price():
+    book = contracts(unit_value=UnitValue.RECIPROCAL, settlement_factor=0, settlement_price=100.0, multiplier=1000.0)
+    fall = moves(price_move=-0.5)
+    assert scenario_pnl_fast(book, fall, in_settlement_currency=True)[0, 0] == pytest.approx(1000 * (1 / 100 - 1 / 50))
+    assert scenario_pnl_fast(book, fall)[0, 0] == pytest.approx(1000 * (1 / 100 - 1 / 50) * 50.0)
+
+
+def test_quanto_future_gains_units_of_a_coin_that_moves_by_itself():
+    book = contracts(settlement_factor=1, settlement_price=60_000.0, multiplier=1e-6)
+    joint = moves(1, 2, price_move=[[0.10], [-0.20]])
+    assert scenario_pnl_fast(book, joint)[0, 0] == pytest.approx(1e-6 * 10.0 * 48_000.0)
+
+
+def test_premium_tied_up_in_a_coin_option_falls_with_the_coin():
+    upfront = contracts(
+        unit_value=UnitValue.EUROPEAN, is_in_coin=True, is_valued=True, settlement_factor=0, settlement_price=100.0,
+        strike=1.0, volatility=0.0,
+    )  # fmt: skip
+    futures_style = replace(upfront, is_valued=np.array([False]))
+    fall = moves(price_move=-0.1)
+    # (F - K) / F coins: worth F - K before and after; of a futures-style option only the coins gained or lost count.
+    assert scenario_pnl_fast(upfront, fall)[0, 0] == pytest.approx(-10.0)
+    assert scenario_pnl_fast(futures_style, fall)[0, 0] == pytest.approx((89.0 / 90.0 - 99.0 / 100.0) * 90.0)
+
+
+def test_what_the_settlement_average_has_fixed_moves_no_more():
+    book = contracts(2, fixed_share=[0.0, 0.75])
+    assert scenario_pnl_fast(book, moves(price_move=0.08))[:, 0] == pytest.approx([8.0, 2.0])
+
+
+def test_basis_moves_dated_forwards_by_their_time_and_leaves_perpetuals_alone():
+    book = contracts(3, is_dated=[True, True, False], year_fraction=[0.5, 1.0, 0.0])
+    pnl = scenario_pnl_fast(book, moves(basis_move=0.01, basis_shift=0.1))
+    assert pnl[:, 0] == pytest.approx([101 * np.exp(0.05) - 100, 101 * np.exp(0.1) - 100, 0.0])
+
+
+def test_time_alone_costs_a_long_option_and_never_passes_its_expiry():
+    book = contracts(2, unit_value=UnitValue.EUROPEAN, is_valued=True, year_fraction=[0.25, 1 / 365])
+    pnl = scenario_pnl_fast(book, moves(2, time_decay=[[1 / 365, 2 / 365]]))
+    assert (pnl < 0.0).all()
+    assert pnl[1, 0] == pnl[1, 1]
+
+
+def test_a_linear_future_may_trade_below_zero():
+    assert scenario_pnl_fast(contracts(), moves(price_shift=-137.0))[0, 0] == pytest.approx(-137.0)
+
+
+@pytest.mark.parametrize("compute", [scenario_pnl, scenario_pnl_fast])
+@pytest.mark.parametrize(
+    ("columns", "columns_of_moves", "reason", "words"),
+    [
+        ({"level": np.nan}, {}, FailureReason.PRICE_UNAVAILABLE, "level"),
+        ({"level": -1.0}, {}, FailureReason.PRICE_UNAVAILABLE, "level"),
+        ({"volatility": np.nan}, {}, FailureReason.PRICE_UNAVAILABLE, "volatility"),
+        ({"volatility": -0.1}, {}, FailureReason.PRICE_UNAVAILABLE, "volatility"),
+        ({"year_fraction": np.inf}, {}, FailureReason.PRICE_UNAVAILABLE, "year_fraction"),
+        ({"strike": -5.0}, {}, FailureReason.PRICE_UNAVAILABLE, "strike"),
+        ({"settlement_price": np.nan}, {}, FailureReason.PRICE_UNAVAILABLE, "settlement_price"),
+        ({"discount_rate": np.nan}, {}, FailureReason.PRICE_UNAVAILABLE, "discount_rate"),
+        ({}, {"price_shift": -150.0}, FailureReason.PRICE_UNAVAILABLE, "below zero"),
+        ({"unit_value": UnitValue.RECIPROCAL}, {"price_shift": -100.0}, FailureReason.PRICE_UNAVAILABLE, "zero"),
+        ({}, {"stickiness": 1.0}, FailureReason.PRICE_UNAVAILABLE, "surface"),
+        ({"multiplier": 1e308}, {"price_move": 0.5}, FailureReason.FIGURE_NOT_FINITE, "not finite"),
+    ],
+)
+def test_bad_input_is_refused_by_name(compute, columns, columns_of_moves, reason, words):
+    book = contracts(3, **{"unit_value": UnitValue.EUROPEAN, "is_valued": True})
+    bad = {name: np.array([getattr(book, name)[0], value, getattr(book, name)[2]]) for name, value in columns.items()}
+    types = {name: getattr(book, name).dtype for name in bad}
+    book = replace(book, **{name: value.astype(types[name]) for name, value in bad.items()})
+    with pytest.raises(MarginError, match="INSTRUMENT-1") as caught:
+        compute(book, moves(2, **columns_of_moves))
+    assert caught.value.reason == reason
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("compute", [scenario_pnl, scenario_pnl_fast])
+@pytest.mark.parametrize("name", MOVES)
+def test_a_scenario_that_is_not_a_number_is_refused(compute, name):
+    with pytest.raises(MarginError, match=name) as caught:
+        compute(contracts(), moves(**{name: np.nan}))
+    assert caught.value.reason == FailureReason.INVALID_REQUEST
+
+
+def test_nothing_in_gives_nothing_out():
+    assert scenario_pnl_fast(contracts(0), moves(5)).shape == (0, 5)
+    assert scenario_pnl(contracts(0), moves(5)).shape == (0, 5)
