@@ -7,11 +7,11 @@ but never more than the market pays beyond a tolerance, so that a lost peg is no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import date, datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -75,7 +75,7 @@ class AssetPricePolicy(_Definition):
 
     ``maximum_age_hours``: an older reference value is stale. ``minimum_venues``: with fewer venues the market does not
     confirm the worth; 0 for a token without a market. ``market_tolerance``: a market lower than the worth by more than
-    this fraction is taken instead of it.
+    this fraction is taken instead of it. The reconciliation of the lake relies on its greatest value.
     """
 
     asset: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{1,11}$")]
@@ -86,7 +86,7 @@ class AssetPricePolicy(_Definition):
     rule: Annotated[TreasuryRule | MetalRule | EquityRule, Field(discriminator="kind")]
     maximum_age_hours: Positive
     minimum_venues: Annotated[int, Field(ge=0)]
-    market_tolerance: Annotated[float, Field(ge=0, lt=1)]
+    market_tolerance: Annotated[float, Field(ge=0, le=0.05)]
 
 
 @cache
@@ -129,22 +129,22 @@ def policy_prices(
     """
     known = references[references["observed_at"] <= cutoff_at + timedelta(minutes=CLOCK_TOLERANCE_MINUTES)]
     latest = known.sort_values(["asset", "observed_at"], kind="stable").drop_duplicates("asset", keep="last")
-    published = {row.asset: row for row in latest.itertuples(index=False)}
-    traded = {row.asset: row for row in market.itertuples(index=False)}
+    published: dict[Hashable, dict[Hashable, Any]] = latest.set_index("asset").to_dict("index")
+    traded: dict[Hashable, dict[Hashable, Any]] = market.set_index("asset").to_dict("index")
     rows = []
     for policy in policies:
         reference, quote = published.get(policy.rule.reference_asset), traded.get(policy.asset)
         if reference is None and quote is None:
             continue
-        observed = np.inf if quote is None else float(quote.index_price)
-        venues = 0 if quote is None else int(quote.venue_count)
+        observed = np.inf if quote is None else float(quote["index_price"])
+        venues = 0 if quote is None else int(quote["venue_count"])
         if reference is None:
             rows.append((policy.asset, observed, venues, True))
             continue
-        age = max(cutoff_at - reference.observed_at.to_pydatetime(), timedelta(0))
-        worth = policy.rule.worth(float(reference.index_price), age=age)
+        age = max(cutoff_at - reference["observed_at"].to_pydatetime(), timedelta(0))
+        worth = policy.rule.worth(float(reference["index_price"]), age=age)
         is_stale = age > timedelta(hours=policy.maximum_age_hours)
-        is_unconfirmed = venues < policy.minimum_venues or (quote is not None and bool(quote.is_fallback))
+        is_unconfirmed = venues < policy.minimum_venues or (quote is not None and bool(quote["is_fallback"]))
         is_capped = observed < worth * (1.0 - policy.market_tolerance)
         price = min(worth, observed) if is_stale or is_capped else worth
         rows.append((policy.asset, price, venues, bool(is_stale or is_unconfirmed or is_capped)))

@@ -1,7 +1,6 @@
 """European binary payoffs on a forward, undiscounted: the readable reference.
 
 A vanilla call is one asset-or-nothing call less strike cash-or-nothing calls.
-``margin_tasks.pricing.binary_kernels`` holds the compiled twins; a test asserts that they agree.
 Source: F. Black, "The pricing of commodity contracts", Journal of Financial Economics 3 (1976): the two terms of the
 formula; M. Rubinstein, E. Reiner, "Unscrambling the binary code", Risk 4 (1991).
 """

@@ -10,7 +10,8 @@ largest relative error. A test measures the functions against arbitrary precisio
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
@@ -65,34 +66,32 @@ _SMALLEST_EXPONENT = -700.0
 _INVERSE_ROOT_TWO_PI = 0.3989422804014327
 
 
-@intrinsic
-def fused(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
-    """``a x b + c``, rounded once."""
-
+def _fused(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
     def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
 
     return types.float64(types.float64, types.float64, types.float64), build
 
 
-@intrinsic
-def bits_of_float(_context: Any, _value: Any) -> Any:
-    """Sign, exponent and fraction of a float64 as an int64."""
-
+def _bits_of_float(_context: Any, _value: Any) -> Any:
     def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(64))
 
     return types.int64(types.float64), build
 
 
-@intrinsic
-def float_of_bits(_context: Any, _value: Any) -> Any:
-    """Undo :func:`bits_of_float`."""
-
+def _float_of_bits(_context: Any, _value: Any) -> Any:
     def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return types.float64(types.int64), build
+
+
+# a x b + c, rounded once.
+fused: Callable[[float, float, float], float] = cast(Any, intrinsic(_fused))
+# Sign, exponent and fraction of a float64 as an int64, and back.
+bits_of_float: Callable[[float], int] = cast(Any, intrinsic(_bits_of_float))
+float_of_bits: Callable[[int], float] = cast(Any, intrinsic(_float_of_bits))
 
 
 @njit(cache=True, forceinline=True, error_model="numpy")
@@ -111,7 +110,7 @@ def exponential(x: float) -> float:
 def logarithm(x: float) -> float:
     """ln(x) of a normal positive float64."""
     bits = bits_of_float(x) + _ONE_TO_ROOT_HALF
-    exponent = np.int64(np.uint64(bits) >> np.uint64(52))
+    exponent = int(np.uint64(bits) >> np.uint64(52))
     power = float_of_bits(exponent + _ROUNDER_BITS) - _ROUNDER - _EXPONENT_BIAS
     f = float_of_bits((bits & _FRACTION) + _ROOT_HALF_BITS) - 1.0
     s = f / (2.0 + f)

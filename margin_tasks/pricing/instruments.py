@@ -242,7 +242,7 @@ def _codes(rows: pd.DataFrame, name: str) -> NDArray[np.int8]:
     if convention is not None:
         codes = codes.mask(texts.isna(), int(convention))
     _refuse(rows, codes.isna().to_numpy(dtype=bool), f"has a {name} outside the contract's list")
-    return codes.to_numpy(dtype=np.int8)
+    return np.asarray(codes, dtype=np.int8)
 
 
 def _refuse(rows: pd.DataFrame, is_broken: NDArray[Any], what: str) -> None:

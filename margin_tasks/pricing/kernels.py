@@ -364,7 +364,7 @@ def _fill_row(
     currency = contracts.settlement_factor[i]
     currency_moves = 0.0 if currency == NO_FACTOR or is_settlement_stated else 1.0
     price = 1.0 if is_settlement_stated else contracts.settlement_price[i]
-    start = np.int64(0)  # a literal would have the block compiled twice
+    start = int(np.int64(0))  # a literal would have the block compiled twice
     while start < gain.size:
         # Scenarios of one horizon and one rate shift share discount, growth and root of time.
         stop = start + 1
@@ -426,9 +426,9 @@ def _unit_value_now(i: int, contracts: _Columns) -> float:
     """Unit value of instrument ``i`` in today's market, by the same operations as in an unmoved scenario."""
     kind, level, strike = contracts.unit_value[i], contracts.level[i], contracts.strike[i]
     if kind == _LEVEL:
-        return level
+        return float(level)
     if kind == _RECIPROCAL:
-        return -1.0 / level
+        return float(-1.0 / level)
     years = contracts.year_fraction[i]
     forward = level * exponential(contracts.carry_rate[i] * years)
     deviation = contracts.volatility[i] * math.sqrt(years)
@@ -438,7 +438,7 @@ def _unit_value_now(i: int, contracts: _Columns) -> float:
     value = value if deviation > SMALLEST_DEVIATION else 0.0
     value = max(contracts.right[i] * (forward - strike), 0.0) + value
     value *= exponential(-contracts.discount_rate[i] * years)
-    return value / forward if contracts.is_in_coin[i] else value
+    return float(value / forward if contracts.is_in_coin[i] else value)
 
 
 def black76_price_fast(
@@ -494,15 +494,15 @@ def _fill_common(
     lowest = np.full(len(contracts), np.inf)
     unfinite = np.zeros(len(contracts), dtype=np.int64)
     columns = _Columns(*(np.ascontiguousarray(getattr(contracts, name)) for name in _Columns._fields))
+    can_fall = (moves.price_shift < 0.0) | (moves.price_move <= -1.0) | (moves.basis_move <= -1.0)
+    has_basis = (moves.basis_move != 0.0) | (moves.basis_shift != 0.0)
     compiled = _Moves(
-        *(np.ascontiguousarray(getattr(moves, column.name)) for column in fields(moves)),
+        **{column.name: np.ascontiguousarray(getattr(moves, column.name)) for column in fields(moves)},
         log_move=_log_of_moves(moves.price_move),
-        is_sticky=(moves.stickiness != 0.0).any(axis=1),
-        has_basis=((moves.basis_move != 0.0) | (moves.basis_shift != 0.0)).any(axis=1),
-        is_relative=(moves.price_shift == 0.0).all(axis=1),
-        can_fall_to_zero=((moves.price_shift < 0.0) | (moves.price_move <= -1.0) | (moves.basis_move <= -1.0)).any(
-            axis=1
-        ),
+        is_sticky=np.any(moves.stickiness != 0.0, axis=1),
+        has_basis=np.any(has_basis, axis=1),
+        is_relative=np.all(moves.price_shift == 0.0, axis=1),
+        can_fall_to_zero=np.any(can_fall, axis=1),
     )
     _fill(columns, compiled, in_settlement_currency, lowest, unfinite, pnl)
     refuse_negative_prices(contracts, lowest=lowest)

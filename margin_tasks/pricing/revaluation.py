@@ -131,10 +131,10 @@ class ScenarioMoves:
     @property
     def factors(self) -> int:
         """Number of risk factors U."""
-        return self.price_move.shape[0]
+        return int(self.price_move.shape[0])
 
     def __len__(self) -> int:
-        return self.price_move.shape[1]
+        return int(self.price_move.shape[1])
 
     def scenarios(self, selected: NDArray[np.generic] | slice) -> ScenarioMoves:
         """Moves of some scenarios, by index, mask or slice."""
@@ -194,7 +194,7 @@ def scenario_pnl(
         else:
             daily = (then - now) * moved_price
             gain = scale * np.where(contracts.is_valued[:, None], then * moved_price - now * price, daily)
-    return refuse_unfinite(contracts, gain.astype(dtype), is_bad=~np.isfinite(gain).all(axis=1))
+    return refuse_unfinite(contracts, gain.astype(dtype), is_bad=~np.all(np.isfinite(gain), axis=1))
 
 
 def moved_market(contracts: Contracts, moves: ScenarioMoves) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -275,11 +275,12 @@ def _unit_value_of_kind(
             is_call=is_call,
         )
     forward = level * np.exp(carry * years)
-    formula = {
+    formulas: dict[UnitValue, Callable[..., FloatArray]] = {
         UnitValue.EUROPEAN: black76_price,
         UnitValue.CASH_BINARY: cash_or_nothing_price,
         UnitValue.ASSET_BINARY: asset_or_nothing_price,
-    }[kind]
+    }
+    formula = formulas[kind]
     value = formula(forward=forward, strike=strike, volatility=volatility, year_fraction=years, is_call=is_call)
     discounted = value * np.exp(-rate * years)
     return np.where(contracts.is_in_coin[:, None], discounted / forward, discounted)

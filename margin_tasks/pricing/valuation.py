@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from margin_tasks.pricing.american import american_price
@@ -180,18 +179,18 @@ def _binary_greeks(contracts: Contracts, *, forward: FloatArray, is_cash: bool) 
     # Beyond 40 deviations the density is zero in float64; the clip keeps the powers of d finite.
     at, other = np.clip(at, -40.0, 40.0), np.clip(other, -40.0, 40.0)
     density = sign * np.exp(-0.5 * np.square(at)) / np.sqrt(2.0 * np.pi) * is_live
-    scale = 1.0 if is_cash else forward
+    scale = np.ones_like(forward) if is_cash else forward
     # What is paid of itself moves with the forward: an asset is worth it, cash is not.
     in_kind = np.zeros_like(forward) if is_cash else ndtr(sign * d1)
-    step = density / safe / (forward if is_cash else 1.0)
-    bend = -density * other / np.square(safe) / (np.square(forward) if is_cash else forward)
+    step = density / safe * scale / forward
+    bend = -density * other / np.square(safe) * scale / np.square(forward)
     vega = -scale * density * other / np.where(is_live, contracts.volatility, 1.0)
     decay = scale * density * other / (2.0 * np.where(is_live, tau, 1.0)) / DAYS_PER_YEAR
     return Greeks(delta=in_kind + step, gamma=bend, vega=vega, theta=decay)
 
 
 def _american_greeks(contracts: Contracts) -> _OptionGreeks:
-    def price(*, level: ArrayLike = 1.0, volatility: ArrayLike = 0.0, days: float = 0.0) -> FloatArray:
+    def price(*, level: float = 1.0, volatility: FloatArray | float = 0.0, days: float = 0.0) -> FloatArray:
         return american_price(
             spot=contracts.level * level,
             strike=contracts.strike,

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
 from margin_tasks.pricing.contract_columns import SurfaceColumns, contracts_of
+from margin_tasks.pricing.fitted_surface import fitted_surface
 from margin_tasks.pricing.instruments import Instruments, IntArray
 from margin_tasks.pricing.kernels import scenario_pnl_fast
 from margin_tasks.pricing.levels import MarketLevels
@@ -46,6 +47,11 @@ class ScenarioModel:
     tenor_scalings: tuple[TenorScaling, ...]
     skew_twists: tuple[SkewTwist, ...]
     is_joint: bool = False
+
+    @property
+    def reads_surface(self) -> bool:
+        """Whether a scenario takes volatility from the surface at the moved price."""
+        return any((scenarios.stickiness != 0.0).any() for scenarios in self.scenario_sets)
 
 
 def grid_model(grids: Sequence[PriceVolatilityGrid]) -> ScenarioModel:
@@ -119,9 +125,10 @@ def risk_arrays(instruments: Instruments, levels: MarketLevels, *, grids: Sequen
             below zero, FIGURE_NOT_FINITE when a value is not finite or beyond 92 billion USD.
     """
     model = grid_model(grids)
-    pnl = scenario_pnl_per_contract(instruments, levels, model=model)
+    surface = fitted_surface(instruments, levels) if model.reads_surface else None
+    pnl = scenario_pnl_per_contract(instruments, levels, model=model, surface=surface)
     try:
-        pnl_units = to_units(pnl, what="pnl_per_contract")
+        pnl_units = to_units(pnl.astype(np.float64, copy=False), what="pnl_per_contract")
     except AmountRangeError as error:
         instrument = instruments.instrument_id[error.position // pnl.shape[1]]
         raise AmountRangeError(f"pnl_per_contract of instrument {instrument}", error.position) from error

@@ -161,7 +161,7 @@ def _token_prices(tokens: Mapping[str, Token], *, cutoff_at: datetime) -> dict[s
         cutoff_at=cutoff_at,
         policies=policies,
     )
-    return {str(row.asset): float(row.index_price) for row in priced.itertuples(index=False)}
+    return dict(zip(priced["asset"].tolist(), priced["index_price"].tolist(), strict=True))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

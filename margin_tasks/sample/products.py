@@ -6,11 +6,13 @@ that the contract master knows stands here beside the restated chain, which hold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,6 +94,7 @@ _QUOTING = {
 _SIGNIFICANT_DIGITS = 7
 _VOLATILITY_DECIMALS = 4
 _PRICE_DECIMALS = 8
+_FORWARD_DECIMALS = 6
 
 
 def list_products(examples: Path) -> pd.DataFrame:
@@ -124,13 +127,13 @@ def price_products(products: pd.DataFrame, market: SampleMarket) -> pd.DataFrame
         [_levels(row, market) for row in products.to_dict("records")],
         columns=["forward_price", "mark_iv", "discount_rate", "dividend_yield"],
     )
-    index = products["underlying"].map(market.index_price).to_numpy(dtype=np.float64)
+    index: FloatArray = np.asarray(products["underlying"].map(market.index_price), dtype=np.float64)
     levels = MarketLevels(
         mark_price=index,
         forward_price=quotes["forward_price"].to_numpy(),
         volatility=np.where(is_option, quotes["mark_iv"], 0.0),
         index_price=index,
-        settlement_price=products["settlement_currency"].map(market.index_price).to_numpy(dtype=np.float64),
+        settlement_price=np.asarray(products["settlement_currency"].map(market.index_price), dtype=np.float64),
         discount_rate=np.nan_to_num(quotes["discount_rate"].to_numpy()),
         dividend_yield=np.nan_to_num(quotes["dividend_yield"].to_numpy()),
     )
@@ -171,16 +174,16 @@ def product_deals(day: date) -> list[Deal]:
     return _with_desk(DAY_DEALS[day])
 
 
-def product_collateral() -> Mapping[tuple[str, str], Decimal]:
+def product_collateral() -> dict[tuple[str, str], Decimal]:
     """Balances of the accounts that hold these products, by account and asset; the same on both days."""
-    return COLLATERAL
+    return dict(COLLATERAL)
 
 
 def _with_desk(deals: tuple[tuple[str, str, int], ...]) -> list[Deal]:
     return [Deal(account, DESK, instrument, contracts * TENTHS) for account, instrument, contracts in deals]
 
 
-def _levels(terms: dict[str, object], market: SampleMarket) -> tuple[float, float, float, float]:
+def _levels(terms: Mapping[Hashable, Any], market: SampleMarket) -> tuple[float, float, float, float]:
     """Forward, volatility, rate and yield of one contract; NaN where it has none."""
     underlying, nothing = str(terms["underlying"]), float("nan")
     if terms["product_type"] == "tokenised_asset":
@@ -189,10 +192,11 @@ def _levels(terms: dict[str, object], market: SampleMarket) -> tuple[float, floa
     if underlying in market.tokens:
         token = market.tokens[underlying]
         years = (expiry_at - market.cutoff_at).total_seconds() / (365 * 86_400)
-        forward = market.index_price[underlying] * float(np.exp((token.discount_rate - token.dividend_yield) * years))
+        growth = math.exp((token.discount_rate - token.dividend_yield) * years)
+        forward = round(market.index_price[underlying] * growth, _FORWARD_DECIMALS)
         return forward, token.volatility, token.discount_rate, token.dividend_yield
     svi = market.slices[underlying, expiry_at]
     if terms["product_type"] != "option":
         return svi.forward_price, nothing, nothing, nothing
-    volatility = round(float(slice_volatility(svi, float(str(terms["strike_price"])))), _VOLATILITY_DECIMALS)
+    volatility = round(float(slice_volatility(svi, terms["strike_price"])), _VOLATILITY_DECIMALS)
     return svi.forward_price, volatility, nothing, nothing

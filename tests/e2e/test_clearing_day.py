@@ -7,6 +7,7 @@ import email.policy
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections import defaultdict
@@ -88,6 +89,26 @@ def test_an_account_can_be_asked_for(published: Home) -> None:
     missing = published.margin("show", "account", "NO-SUCH-ACCOUNT", check=False)
     assert missing.returncode == 2
     assert "NO-SUCH-ACCOUNT" in missing.stderr
+
+
+def test_a_requirement_is_explained_from_the_lake_alone(published: Home, home: Home) -> None:
+    shutil.copytree(published.path / "lake", home.path / "lake")
+    held = home.json("query", "select account_id from risk.position_values group by all order by count(*) desc limit 1")
+    asked = ("explain", held[0]["account_id"], "--date", BUSINESS_DATE)
+    for rulebook in ("portfolio", "cross", "isolated"):
+        found = home.json(*asked, "--rulebook", rulebook)
+        assert found["positions"]
+        shares = sum(Decimal(position["share"]) for position in found["positions"])
+        assert shares == Decimal(found["initial_margin"])
+        assert found["check"]["shares_published"] > len(found["positions"])
+    page = home.path / "explanation.html"
+    printed = home.margin(*asked, "--html", str(page)).stdout
+    assert "to the last digit" in printed
+    assert "<svg" in page.read_text(encoding="utf-8")
+    unknown = home.margin("explain", "NO-SUCH-ACCOUNT", "--date", BUSINESS_DATE, check=False)
+    assert (unknown.returncode, "NOT_FOUND" in unknown.stderr) == (2, True)
+    other_day = home.margin("explain", held[0]["account_id"], "--date", "2026-02-04", check=False)
+    assert (other_day.returncode, "NOT_FOUND" in other_day.stderr) == (2, True)
 
 
 def test_a_query_reads_and_never_writes(published: Home) -> None:

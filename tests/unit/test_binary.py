@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from margin_tasks.pricing.binary import asset_or_nothing_price, cash_or_nothing_price
-from margin_tasks.pricing.binary_kernels import asset_or_nothing_unit_price, cash_or_nothing_unit_price
 from margin_tasks.pricing.black76 import black76_price
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -63,20 +62,3 @@ def test_an_underlying_that_is_worth_nothing_pays_the_cash_put_alone():
     assert float(cash_or_nothing_price(is_call=False, **point)) == 1.0
     assert float(asset_or_nothing_price(is_call=False, **point)) == 0.0
     assert float(cash_or_nothing_price(is_call=True, **point)) == 0.0
-
-
-@pytest.mark.parametrize("is_call", [True, False])
-@pytest.mark.parametrize("forward", [0.0, 100.0])
-@pytest.mark.parametrize(
-    ("reference", "compiled"),
-    [
-        (cash_or_nothing_price, cash_or_nothing_unit_price),
-        (asset_or_nothing_price, asset_or_nothing_unit_price),
-    ],
-)
-def test_compiled_and_reference_prices_agree(reference, compiled, forward, is_call):
-    expected = reference(forward=forward, is_call=is_call, **SURFACE)
-    right = 1.0 if is_call else -1.0
-    flat = zip(*(column.ravel().tolist() for column in GRID), strict=True)
-    twin = [compiled(forward, strike, volatility, years, right) for strike, volatility, years in flat]
-    assert np.abs(np.reshape(twin, expected.shape) - expected).max() <= 1e-14 * max(forward, 1.0)

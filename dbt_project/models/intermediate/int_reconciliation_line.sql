@@ -4,6 +4,8 @@
     that the market policy lets a venue have. -#}
 {%- set exact = "0" -%}
 {%- set rounded = "cast(0.0001 + 1e-12 * abs(by_array.{}) as decimal(38, 8))" -%}
+{#- A price policy may stand above the market by its tolerance, 5 % at the most, beside that deviation. -#}
+{%- set of_policy = "cast(0.0001 + 0.07 * abs(by_array.{}) as decimal(38, 8))" -%}
 {%- set of_index = "cast(0.0001 + 0.02 * abs(by_array.{}) as decimal(38, 8))" -%}
 
 with runs as (
@@ -123,7 +125,11 @@ index_price as (
             ) as decimal(38, 8)
         ) as sql_amount,
         cast(by_array.index_price_usd as decimal(38, 8)) as array_amount,
-        {{ of_index.format("index_price_usd") }} as tolerance
+        if(
+            by_array.is_policy_priced,
+            {{ of_policy.format("index_price_usd") }},
+            {{ of_index.format("index_price_usd") }}
+        ) as tolerance
     from {{ ref("int_index_price") }} as by_array
     where by_array.is_published
 ),

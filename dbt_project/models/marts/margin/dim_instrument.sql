@@ -16,10 +16,10 @@ select
     expiry_at,
     strike_price,
     option_type,
-    coalesce(exercise_style, if(product_type = 'option', 'european', null)) as exercise_style,
-    coalesce(payoff_type, if(product_type = 'option', 'vanilla', null)) as payoff_type,
-    coalesce(premium_style, if(product_type = 'option', 'upfront', null)) as premium_style,
-    coalesce(option_valued_on, if(product_type = 'option', 'forward', null)) as option_valued_on,
-    coalesce(settlement_method, if(product_type in ('option', 'future'), 'cash', null)) as settlement_method,
-    coalesce(averaging_window_seconds, 0) as averaging_window_seconds
+    exercise_style,
+    payoff_type,
+    premium_style,
+    option_valued_on,
+    settlement_method,
+    averaging_window_seconds
 from instruments
