@@ -15,13 +15,11 @@ _PEERS: Final = {
     "ns_per_revaluation": OURS,
     "ns_per_revaluation_numpy": "NumPy and SciPy",
     "ns_per_revaluation_quantlib": "QuantLib loop",
-    "ns_per_revaluation_python": "Python loop",
 }
 _COLOURS: Final = {
     OURS: ROLES["blue"],
     "NumPy and SciPy": ROLES["amber"],
     "QuantLib loop": ROLES["grey"],
-    "Python loop": ROLES["grey"],
 }
 _FONT: Final = "Liberation Sans, Arial, Helvetica, sans-serif"
 

@@ -93,8 +93,12 @@ def _number(
     )
 
 
+# No price, strike or contract is near it: what is beyond is a fault of data, and figures made of it cannot be held.
+LARGEST_PRICE = 1e12
+
+
 def _price(name: str, unit: str, description: str) -> Field:
-    return _number(name, unit, description, minimum=0.0, is_minimum_exclusive=True)
+    return _number(name, unit, description, minimum=0.0, maximum=LARGEST_PRICE, is_minimum_exclusive=True)
 
 
 def _integer(name: str, unit: str, description: str, *, minimum: float | None = None) -> Field:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from margin_tasks.contracts.failures import FailureReason
+from margin_tasks.contracts.fields import LARGEST_PRICE
+from margin_tasks.contracts.plausibility import NEXT_DAY_FACTOR, PAYOFF_TOLERANCE, REFERENCE_VENUE, SAME_DAY_FACTOR
 from margin_tasks.contracts.tables import FEEDS, FEEDS_THAT_MAY_BE_EMPTY
 
 
@@ -29,13 +31,17 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """One rule: ``reason`` is the failure of a run that it stops, and only a rule that refuses has one."""
+    """One rule: ``reason`` is the failure of a run that it stops, and only a rule that refuses has one.
+
+    ``is_consequence``: a break only follows from another one, which is found and named by itself.
+    """
 
     name: str
     feeds: tuple[str, ...]
     action: Action
     description: str
     reason: FailureReason | None = None
+    is_consequence: bool = False
 
     @property
     def severity(self) -> Severity:
@@ -75,12 +81,14 @@ def _refuse(name: str, feeds: tuple[str, ...], reason: FailureReason, descriptio
     return Rule(name=name, feeds=feeds, action=Action.REFUSED, reason=reason, description=description)
 
 
-def _quarantine(name: str, feeds: tuple[str, ...], description: str) -> Rule:
-    return Rule(name=name, feeds=feeds, action=Action.QUARANTINED, description=description)
+def _quarantine(name: str, feeds: tuple[str, ...], description: str, *, is_consequence: bool = False) -> Rule:
+    return Rule(
+        name=name, feeds=feeds, action=Action.QUARANTINED, description=description, is_consequence=is_consequence
+    )
 
 
-def _report(name: str, feeds: tuple[str, ...], description: str) -> Rule:
-    return Rule(name=name, feeds=feeds, action=Action.REPORTED, description=description)
+def _report(name: str, feeds: tuple[str, ...], description: str, *, is_consequence: bool = False) -> Rule:
+    return Rule(name=name, feeds=feeds, action=Action.REPORTED, description=description, is_consequence=is_consequence)
 
 
 _RULES: tuple[Rule, ...] = (
@@ -140,7 +148,7 @@ _RULES: tuple[Rule, ...] = (
         ALL_FEEDS,
         FailureReason.QUARANTINE_LIMIT,
         f"No more than {QUARANTINE_LIMIT:.0%} of the feed's rows (and more than one row) are set aside, "
-        "for whatever reasons.",
+        "for whatever reasons of its own.",
     ),
     # one row by itself
     _quarantine("row_shape", ALL_FEEDS, "A line has as many cells as the header and quotes them correctly."),
@@ -162,7 +170,8 @@ _RULES: tuple[Rule, ...] = (
     _quarantine(
         "range",
         ALL_FEEDS,
-        "The number lies in the field's range: prices above zero, implied volatilities within their bounds.",
+        f"The number lies in the field's range: prices above zero and up to {LARGEST_PRICE:.0e}, implied volatilities "
+        "within their bounds.",
     ),
     _quarantine("other_business_date", DATED_FEEDS, "The row is of the business date."),
     _quarantine("after_business_date", ("price_history",), "A historical close is not later than the business date."),
@@ -216,6 +225,12 @@ _RULES: tuple[Rule, ...] = (
         ("positions", "trades", "market_prices", "order_book_depth"),
         "The instrument is an accepted row of instruments.",
     ),
+    _quarantine(
+        "reference_set_aside",
+        ("accounts", "positions", "trades", "market_prices", "collateral_balances", "order_book_depth"),
+        "The member, account or instrument that the row names was not set aside itself.",
+        is_consequence=True,
+    ),
     _quarantine("implied_volatility_missing", ("market_prices",), "An option's price row has its implied volatility."),
     _quarantine(
         "discount_rate_missing", ("market_prices",), "An option valued on spot has the discount rate of its price row."
@@ -248,13 +263,41 @@ _RULES: tuple[Rule, ...] = (
     _quarantine(
         "mark_off_index",
         ("market_prices",),
-        f"The mark of a future or perpetual is within {MARK_DEVIATION_LIMIT:.0%} of its underlying's median index.",
+        f"The mark of a future, perpetual or spot is within {MARK_DEVIATION_LIMIT:.0%} of its underlying's median "
+        "index.",
+    ),
+    _quarantine(
+        "mark_beyond_payoff",
+        ("market_prices",),
+        "An option's mark, today's and the previous one, is no more than it can pay: the forward for a call, the strike "
+        "for a put, 1 for cash_or_nothing; coin-settled that over the forward, on an inverse future over the strike "
+        f"again. {PAYOFF_TOLERANCE:.0%} beyond count as noise.",
+    ),
+    _quarantine(
+        "implausible_price",
+        ("market_prices",),
+        f"forward_price is within a factor of {SAME_DAY_FACTOR:g} of the index, previous_forward_price of the median of "
+        f"its underlying (with fewer than three of them within {NEXT_DAY_FACTOR:g} of today's index), and the previous "
+        "mark of what is no option of its previous forward.",
+    ),
+    _report(
+        "previous_price_off",
+        ("market_prices",),
+        f"The previous mark of a future, perpetual, spot or tokenised asset is within {MARK_DEVIATION_LIMIT:.0%} of its "
+        "previous forward, and the previous forward of the close of that day.",
+    ),
+    _quarantine(
+        "trade_price_off",
+        ("trades",),
+        f"A trade in an option costs no more than it can pay, any other is within a factor of {NEXT_DAY_FACTOR:g} of "
+        "today's or the previous mark.",
     ),
     _report(
         "trade_sides",
         ("trades",),
         "The sides of a trade name one instrument and one price, and their quantities add up to zero.",
     ),
+    _report("trade_side_set_aside", ("trades",), "No side of the trade was set aside.", is_consequence=True),
     _report("instrument_without_price", ("market_prices",), "Every listed instrument has a price row."),
     _report(
         "held_without_price",
@@ -290,6 +333,7 @@ _RULES: tuple[Rule, ...] = (
         "book_gap_explained",
         ("positions",),
         "Positions add up to zero without rows of unknown accounts or instruments, for which the run is refused.",
+        is_consequence=True,
     ),
     _report(
         "position_implied",

@@ -126,7 +126,7 @@ def instrument_prices(
     previous implied volatility. Where ``mark_price`` is left empty the pricing model fills it.
 
     A tokenised asset is valued by its price policy, whatever mark is delivered: its mark is the index of its underlying
-    over that of its settlement currency, and it is a fallback where that index is one.
+    over that of its settlement currency.
 
     Args:
         instruments: typed rows of the contract master to price.
@@ -167,7 +167,6 @@ def instrument_prices(
         rows.loc[is_token, "forward_price"] = worth
         rows.loc[is_token, "mark_price"] = worth / index_price_of(tokens["settlement_currency"], index=index)
         rows.loc[is_token, "price_source"] = ASSET_POLICY
-        rows.loc[is_token, "is_fallback_price"] = False
     return rows[[*columns, "price_source", "is_fallback_price"]]
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.settings import PROJECT_ROOT, Settings
 
 DAG_ID = "clearing_day"
@@ -58,12 +59,14 @@ def noise_to(log_file: Path) -> Iterator[TextIO]:
     """Send everything that this process prints to a file, and give back the stream that the person sees.
 
     Airflow, dbt and the libraries below them write to the standard streams as they please; the log keeps all of it.
+
+    Raises:
+        MarginError: INVALID_REQUEST when the log cannot be written, so that nothing can be written to this home.
     """
-    log_file.parent.mkdir(parents=True, exist_ok=True)
+    log = _opened_log(log_file)
     sys.stdout.flush()
     sys.stderr.flush()
     kept_out, kept_err = os.dup(1), os.dup(2)
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -78,6 +81,17 @@ def noise_to(log_file: Path) -> Iterator[TextIO]:
         os.dup2(kept_err, 2)
         os.close(kept_out)
         os.close(kept_err)
+
+
+def _opened_log(log_file: Path) -> int:
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            f"{log_file} cannot be written ({error.strerror}); choose a --home that can be written to",
+        ) from None
 
 
 def prepare_metadata(here: Settings, metadata: str) -> None:

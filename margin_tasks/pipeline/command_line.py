@@ -6,7 +6,9 @@ contract broke, 4 the lake or home is busy, 64 wrong use of the command.
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import sys
 from datetime import date, datetime
@@ -22,6 +24,22 @@ from margin_tasks.pipeline.run import EOD_CUT_OFF
 from margin_tasks.pipeline.settings import Settings, settings
 
 EXIT_USAGE = 64
+
+# How the system says that a place which was named cannot be used.
+_UNUSABLE_PLACE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+)
+
+
+class _Seconds(click.FloatRange):
+    """A time in seconds, from 0; text such as "nan" is a number to Python and no time."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
 
 _home = click.option(
     "--home",
@@ -56,6 +74,14 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _UNUSABLE_PLACE or error.filename is None:
+            raise
+        unusable = MarginError(
+            FailureReason.INVALID_REQUEST, f"{error.filename} cannot be used ({error.strerror}); choose another place"
+        )
+        click.echo(f"{unusable.reason}: {unusable.message}", err=True)
+        sys.exit(unusable.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the day again, nothing is half-written", err=True)
         sys.exit(130)
@@ -83,7 +109,7 @@ def _at_home(home: Path | None) -> Settings:
 @click.option(
     "--wait",
     "wait_seconds",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0),
     help="Seconds to wait for feeds that are not complete [default: 60, or MARGIN_FEED_WAIT_SECONDS].",
 )
 @_home
@@ -159,29 +185,58 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
 @_source
 @_cut_off
 @_json
-def validate(business_date: str, session: str, source: str | None, cut_off: str | None, as_json: bool) -> int:
-    """Pull and check the feeds only: every broken promise, in seconds, and nothing is written."""
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Hold the feeds against the day before as published in this home, too.",
+)
+def validate(
+    business_date: str, session: str, source: str | None, cut_off: str | None, as_json: bool, home: Path | None
+) -> int:
+    """Pull and check the feeds only: every broken promise of the delivery, in seconds, and nothing is written."""
     from margin_tasks.pipeline.progress import progress_to
     from margin_tasks.pipeline.validate_command import validate_feeds
 
     # On standard error, so that standard output is the report and nothing else.
     with progress_to(sys.stderr):
         report = validate_feeds(
-            business_date=business_date, session=session, source=source or settings().source, cut_off=cut_off
-        )
+            business_date=business_date, session=session, source=source or settings().source, cut_off=cut_off,
+            day_before=None if home is None else _at_home(home),
+        )  # fmt: skip
     if as_json:
         _print_json(report)
     else:
-        for feed in report["feeds"]:
-            counts = f"{feed['rows']:>8} rows, {feed['accepted_rows']:>8} accepted"
-            click.echo(f"{feed['feed']:<22}{counts}  {feed['sha256'][:12]}")
-        for finding in report["findings"]:
-            place = f"{finding['file']}:{finding['row']}" if finding["row"] else finding["file"]
-            click.echo(f"{finding['action']:<12}{finding['rule']:<28}{place}  {finding['field'] or ''}")
-            click.echo(f"            {finding['message']}")
-        verdict = "accepted" if report["accepted"] else "refused"
-        click.echo(f"{verdict}: {len(report['findings'])} findings, {report['quarantined_rows']} rows quarantined")
+        _print_verdict(report)
     return 0 if report["accepted"] else 2
+
+
+def _print_verdict(report: dict[str, Any]) -> None:
+    from margin_tasks.pipeline.validate_command import is_consequence
+
+    for feed in report["feeds"]:
+        counts = f"{feed['rows']:>8} rows, {feed['accepted_rows']:>8} accepted"
+        click.echo(f"{feed['feed']:<22}{counts}  {feed['sha256'][:12]}")
+    consequences: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for finding in report["findings"]:
+        if is_consequence(finding):
+            consequences.setdefault((finding["feed"], finding["rule"]), []).append(finding)
+        else:
+            _print_finding(finding)
+    for found in consequences.values():
+        _print_finding(found[0], more=len(found) - 1)
+    if report["flagged_accounts"]:
+        click.echo(f"margined conservatively: {', '.join(report['flagged_accounts'])}")
+    click.echo(f"continuity with the day before: {report['continuity']}")
+    verdict = "accepted" if report["accepted"] else "refused"
+    click.echo(f"{verdict}: {len(report['findings'])} findings, {report['quarantined_rows']} rows quarantined")
+
+
+def _print_finding(finding: dict[str, Any], *, more: int = 0) -> None:
+    place = f"{finding['file']}:{finding['row']}" if finding["row"] else finding["file"]
+    click.echo(f"{finding['action']:<12} {finding['rule']:<28} {place}  {finding['field'] or ''}".rstrip())
+    click.echo(f"             {finding['message']}")
+    if more:
+        click.echo(f"             and {more} more of {finding['feed']} like it, which follow from the findings above")
 
 
 @margin.command()
@@ -493,7 +548,7 @@ def export_sample(directory: Path, file_format: Literal["csv", "parquet"], busin
 
 @margin.command()
 @_home
-@click.option("--port", default=8080, show_default=True, help="Port of the pages on 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port of the pages on 127.0.0.1.")
 def up(home: Path | None, port: int) -> int:
     """Start Airflow with its pages (scheduler, API server, dag processor, triggerer) until interrupted."""
     from margin_tasks.pipeline.up_command import serve_airflow

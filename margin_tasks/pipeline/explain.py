@@ -332,7 +332,11 @@ def _worst_outcomes(margined: MarginedAccount) -> tuple[IntArray | None, TaylorP
 
 
 def _market_change(margined: MarginedAccount, *, instrument: IntArray, scenario: IntArray) -> MarketChange:
-    """What each position's binding scenario moves; ``instrument`` and ``scenario`` of shape (P,)."""
+    """What each position's binding scenario moves; ``instrument`` and ``scenario`` of shape (P,).
+
+    Without the volatility surface, which is fitted to the whole house: what a sticky-delta scenario reads from it is
+    left to the rest of the explanation.
+    """
     instruments = margined.market.instruments
     model = grid_model(margined.requirement.rulebook.grids(tuple(instruments.underlyings)))
     contracts = modelled_contracts(instruments, margined.market.levels, model=model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time
 from typing import Any, Self
 
@@ -10,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from margin_tasks.contracts.failures import FailureReason, MarginError
 
 EOD_CUT_OFF = "21:30"
+
+# Exactly what is asked for: the parsers of the standard library take more forms, and other digits.
+_SESSION = re.compile(r"EOD|ITD-[0-9]{2}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_CLOCK = re.compile(r"[0-9]{2}:[0-9]{2}")
 
 
 class Run(BaseModel):
@@ -51,8 +57,7 @@ class Run(BaseModel):
 
 def checked_session(session: str) -> str:
     """Return ``session`` if it is EOD or ITD-nn, else raise."""
-    number = session.removeprefix("ITD-")
-    if session == "EOD" or (session.startswith("ITD-") and len(number) == 2 and number.isdigit()):
+    if _SESSION.fullmatch(session):
         return session
     raise MarginError(
         FailureReason.INVALID_REQUEST,
@@ -71,12 +76,13 @@ def checked_business_date(value: str | None) -> date:
             FailureReason.WRONG_BUSINESS_DATE,
             "no business date: give the run a partition key or the parameter business_date (YYYY-MM-DD)",
         )
+    unusable = MarginError(FailureReason.WRONG_BUSINESS_DATE, f"business date {value!r} is not a day: give YYYY-MM-DD")
+    if not _DAY.fullmatch(value):
+        raise unusable
     try:
         return datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
-        raise MarginError(
-            FailureReason.WRONG_BUSINESS_DATE, f"business date {value!r} is not a day: give YYYY-MM-DD"
-        ) from None
+        raise unusable from None
 
 
 def session_cut_off(business_date: date, session: str, clock: str | None) -> datetime:
@@ -89,8 +95,11 @@ def session_cut_off(business_date: date, session: str, clock: str | None) -> dat
     """
     if clock is None and session != "EOD":
         raise MarginError(FailureReason.INVALID_REQUEST, f"session {session} needs its cut-off: give HH:MM in UTC")
+    stated = EOD_CUT_OFF if clock is None else clock
+    unusable = MarginError(FailureReason.INVALID_REQUEST, f"cut-off {stated!r} is not a time: give HH:MM, UTC")
+    if not _CLOCK.fullmatch(stated):
+        raise unusable
     try:
-        at = time.fromisoformat(clock or EOD_CUT_OFF)
+        return datetime.combine(business_date, time.fromisoformat(stated))
     except ValueError:
-        raise MarginError(FailureReason.INVALID_REQUEST, f"cut-off {clock!r} is not a time: give HH:MM, UTC") from None
-    return datetime.combine(business_date, at)
+        raise unusable from None

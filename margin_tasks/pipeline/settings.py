@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.reporting.context import ClearingHouseDetails
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +27,12 @@ class Settings(BaseSettings):
         None,
         description="Where the lake's Parquet files go: a folder under the home, or s3://bucket/prefix when scaled.",
     )
-    lake_wait_seconds: float = Field(900.0, description="How long a stage waits for another process on the lake.")
-    feed_wait_seconds: float = Field(60.0, description="How long a run waits for feeds that are not delivered yet.")
+    lake_wait_seconds: float = Field(
+        900.0, ge=0.0, allow_inf_nan=False, description="How long a stage waits for another process on the lake."
+    )
+    feed_wait_seconds: float = Field(
+        60.0, ge=0.0, allow_inf_nan=False, description="How long a run waits for feeds that are not delivered yet."
+    )
     source: str = Field("sample", description="Where feeds are pulled from when a run does not say.")
     account_partitions: int = Field(
         4, ge=1, description="Into how many tasks the accounts are divided; figures do not depend on it."
@@ -51,5 +56,16 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """Return the settings of this process, read once."""
-    return Settings()
+    """Return the settings of this process, read once.
+
+    Raises:
+        MarginError: INVALID_REQUEST, naming the variables that cannot be used.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        prefix = Settings.model_config.get("env_prefix", "")
+        wrong = "; ".join(
+            f"{prefix}{'.'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors()
+        )
+        raise MarginError(FailureReason.INVALID_REQUEST, f"{wrong}; correct the environment") from None

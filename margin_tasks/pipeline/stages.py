@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ import pyarrow as pa
 from margin_tasks.audit.content import content_hash, published_tables
 from margin_tasks.audit.identity import code_commit, lock_hash, new_run_id
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.contracts.frames import empty_frame, from_arrow, to_arrow
+from margin_tasks.contracts.frames import from_arrow, to_arrow
 from margin_tasks.contracts.tables import AUDIT, FEEDS, RISK, VALIDATION
+from margin_tasks.pipeline.day_before import breaks_with_the_day_before
 from margin_tasks.pipeline.feed_source import feed_source, without_address
-from margin_tasks.pipeline.inquiries import list_runs
 from margin_tasks.pipeline.lake_access import lake, lake_settings
 from margin_tasks.pipeline.parameters import parameter_set_id, rulebook_ids
 from margin_tasks.pipeline.progress import say
@@ -224,7 +223,10 @@ def gate_feeds(reference: Reference, deliveries: Sequence[Reference]) -> Referen
         )
         findings = result.findings
         if result.is_accepted:
-            findings = pd.concat([findings, _breaks_with_the_day_before(run, result.frames)], ignore_index=True)
+            breaks = breaks_with_the_day_before(
+                settings(), result.frames, business_date=run.business_date, holder=f"run {run.run_id}: the day before"
+            )
+            findings = findings if breaks is None else pd.concat([findings, breaks], ignore_index=True)
         found = {
             "findings": to_arrow(findings, VALIDATION["findings"]),
             "quarantine": to_arrow(result.quarantine, VALIDATION["quarantine"]),
@@ -237,31 +239,6 @@ def gate_feeds(reference: Reference, deliveries: Sequence[Reference]) -> Referen
         for feed, frame in result.frames.items():
             written[feed] = workspace.write_table(f"gated/{feed}", to_arrow(frame, FEEDS[feed]))
         return _references(written)
-
-
-def _breaks_with_the_day_before(run: Run, feeds: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return what does not carry on from the figures published for the day before, if there are any."""
-    from margin_tasks.validation.continuity import check_continuity
-
-    before = run.business_date - timedelta(days=1)
-    with lake(settings(), holder=f"run {run.run_id}: the day before") as opened:
-        standing = [
-            other["run_id"]
-            for other in list_runs(opened)
-            if (other["business_date"], other["session"]) == (before, "EOD")
-            and other["status"] == "published"
-            and other["superseded_by"] is None
-        ]
-        positions, prices = (
-            opened.query(f"select {columns} from {table} where run_id = ?", [standing[0] if standing else None])  # noqa: S608
-            for columns, table in (
-                ("account_id, instrument_id, quantity", "risk.position_values"),
-                ("instrument_id, mark_price", "risk.valuations"),
-            )
-        )
-    if not standing:
-        return empty_frame(VALIDATION["findings"])
-    return check_continuity(feeds, previous_positions=positions.to_pandas(), previous_prices=prices.to_pandas())
 
 
 # --- the lake --------------------------------------------------------------------------------------------------------

@@ -28,11 +28,11 @@ def serve_airflow(here: Settings, *, port: int) -> int:
     os.environ["AIRFLOW__API__PORT"] = str(port)
     os.environ["AIRFLOW__API__BASE_URL"] = f"http://127.0.0.1:{port}"
     os.environ.update(airflow_runtime.airflow_environment(here, airflow_runtime.SERVED_METADATA))
-    passwords = airflow_runtime.write_passwords(here)
     log_file = here.home / "airflow" / "logs" / "standalone.log"
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    click.echo(f"starting Airflow on http://127.0.0.1:{port} (about a minute); its log: {log_file}")
-    with airflow_runtime.noise_to(log_file):
+    with airflow_runtime.noise_to(log_file) as person:
+        passwords = airflow_runtime.write_passwords(here)
+        person.write(f"starting Airflow on http://127.0.0.1:{port} (about a minute); its log: {log_file}\n")
+        person.flush()
         airflow_runtime.prepare_metadata(here, airflow_runtime.SERVED_METADATA)
     programs = Path(sys.executable).parent
     # Airflow starts its components by name, whether or not the environment was activated.

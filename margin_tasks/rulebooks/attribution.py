@@ -196,8 +196,8 @@ class MarketChange:
 class TaylorParts:
     """A scenario outcome by its causes: int64 arrays of shape (P,), USD in units of 1e-8; they add up to the outcome.
 
-    ``rest_units``: what the first terms of the series do not explain: large moves, cross effects, rates, and the move
-    of the settlement currency.
+    ``rest_units``: what the first terms of the series do not explain: large moves, cross effects, rates, the move of
+    the settlement currency, and volatility read elsewhere on the surface.
     """
 
     delta_units: IntArray

@@ -155,6 +155,9 @@ def pull_feeds(
     """Pull every feed, collecting failures so that all of them can be reported at once.
 
     A source that is out of reach is not asked again: every further feed gets the same reason.
+
+    Raises:
+        SourceError: NOT_FOUND when the source has no such day or session at all.
     """
     deliveries: dict[str, FeedDelivery] = {}
     failures: dict[str, SourceError] = {}
@@ -168,6 +171,8 @@ def pull_feeds(
         try:
             deliveries[feed] = source.pull(feed, business_date=business_date, session=session)
         except SourceError as error:
+            if error.reason is FailureReason.NOT_FOUND:
+                raise
             failures[feed] = error
             if error.reason is FailureReason.SOURCE_UNREACHABLE:
                 unreachable = error

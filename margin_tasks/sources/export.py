@@ -38,10 +38,27 @@ def export_feeds(
         The paths written, in order.
 
     Raises:
-        SourceError: a feed cannot be pulled, or the folder holds a feed in another format.
+        SourceError: a feed cannot be pulled, the folder holds a feed in another format or cannot be written to.
         ContractError: Parquet was asked for and a cell does not keep its type.
     """
     folder = Path(directory)
+    try:
+        return _write_feeds(source, folder, business_date, session, file_format, on_feed)
+    except OSError as error:
+        raise SourceError(
+            FailureReason.INVALID_REQUEST,
+            f"{error.filename or folder} cannot be written ({error.strerror}); choose another folder",
+        ) from None
+
+
+def _write_feeds(
+    source: Source,
+    folder: Path,
+    business_date: date,
+    session: str,
+    file_format: FileFormat,
+    on_feed: Callable[[str], None] | None,
+) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     suffix = f".{file_format}"
     for feed in FEEDS:

@@ -6,6 +6,8 @@ Layout, under the folder itself or under ``<business_date>/`` or ``<business_dat
     positions/part-0.csv
     _manifest.json         optional: {"positions": {"sha256": "...", "rows": 1043}, ...}
     _SUCCESS               written last; until it is there nothing is read (or <feed>/_SUCCESS for a single feed)
+
+The innermost of the three folders that holds anything is read; hidden files, which desktops leave behind, are nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import PurePosixPath
 from typing import Any
@@ -47,11 +49,15 @@ class _FeedFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """Names directly inside one folder; ``files`` are those that are not folders themselves."""
+    """Names directly inside one folder, hidden ones left out; ``files`` are those that are not folders themselves.
+
+    ``why`` says why this folder is read and not another one; empty where there was no choice.
+    """
 
     path: str
     names: frozenset[str]
     files: frozenset[str]
+    why: str = ""
 
 
 class FilesSource:
@@ -69,7 +75,7 @@ class FilesSource:
         for feed in FEEDS:
             files = self._feed_files(folder, feed)
             if not files.paths:
-                waiting[feed] = f"no {feed}.csv, {feed}.parquet or folder {feed}/ in {self._show(folder.path)}"
+                waiting[feed] = f"no {feed}.csv, {feed}.parquet or folder {feed}/ in {self._read_from(folder)}"
             elif not files.is_complete:
                 waiting[feed] = f"{self._show(files.paths[0])} is there, {SUCCESS_MARKER} is not yet"
         return waiting
@@ -86,7 +92,7 @@ class FilesSource:
         if not files.paths:
             raise SourceError(
                 FailureReason.FEED_MISSING,
-                f"feed {feed}: no {feed}.csv, {feed}.parquet or folder {feed}/ in {self._show(folder.path)}; "
+                f"feed {feed}: no {feed}.csv, {feed}.parquet or folder {feed}/ in {self._read_from(folder)}; "
                 "deliver it",
             )
         if not files.is_complete:
@@ -147,11 +153,18 @@ class FilesSource:
     def _folder(self, business_date: date, session: str) -> _Listing:
         """The folder of the session, of the day, or the landing folder itself: the first that holds anything."""
         day = f"{self._root}/{business_date.isoformat()}"
-        for path in (f"{day}/{session}", day):
-            folder = self._list(path)
-            if folder.names:
-                return folder
-        return self._list(self._root)
+        of_session = self._list(f"{day}/{session}")
+        if of_session.names:
+            return replace(of_session, why="the folder of the session, which comes before those around it")
+        of_day = self._list(day)
+        if of_day.names:
+            return replace(
+                of_day, why=f"the folder of the day, which comes before the one around it; it has no {session}/"
+            )
+        return replace(self._list(self._root), why=f"there is nothing in {self._show(day)}/")
+
+    def _read_from(self, folder: _Listing) -> str:
+        return f"{self._show(folder.path)} ({folder.why})"
 
     def _feed_files(self, folder: _Listing, feed: str) -> _FeedFiles:
         single = [name for suffix in SUFFIXES if (name := f"{feed}{suffix}") in folder.files]
@@ -159,9 +172,7 @@ class FilesSource:
         parts = (
             ()
             if inside is None
-            else tuple(
-                sorted(name for name in inside.files if name.endswith(SUFFIXES) and not name.startswith(("_", ".")))
-            )
+            else tuple(sorted(name for name in inside.files if name.endswith(SUFFIXES) and not name.startswith("_")))
         )
         if len(single) + bool(parts) > 1:
             found = [*single, *([f"{feed}/"] if parts else [])]
@@ -185,10 +196,11 @@ class FilesSource:
             found = self._filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
         except OSError as error:
             raise self._unreachable(path, error) from error
+        seen = [info for info in found if not info.base_name.startswith(".")]
         return _Listing(
             path=path,
-            names=frozenset(info.base_name for info in found),
-            files=frozenset(info.base_name for info in found if info.type is pafs.FileType.File),
+            names=frozenset(info.base_name for info in seen),
+            files=frozenset(info.base_name for info in seen if info.type is pafs.FileType.File),
         )
 
     def _read(self, path: str) -> bytes:

@@ -36,7 +36,7 @@ def figures() -> dict[str, object]:
 
 def test_kernel_figures(figures):
     found = figures["kernel"]
-    for name in ("ns_per_revaluation", "ratio_numpy", "ratio_quantlib", "ratio_python"):
+    for name in ("ns_per_revaluation", "ratio_numpy", "ratio_quantlib", "price_ratio_quantlib"):
         assert found[name] > 0.0
     assert found["max_rel_error_forward"] < 1e-12
     assert found["max_rel_error_larger_price"] < 1e-12
@@ -54,6 +54,13 @@ def test_risk_step_figures(figures):
     assert second["scenarios"] == 40
     assert "growth_exponent" in second
     assert first["numpy_reference_sample"] == "whole"
+
+
+def test_growth_is_one_when_each_part_grows_with_its_work():
+    smaller = {"seconds": 3.0, "seconds_valuing": 1.0, "revaluations": 10, "products": 100}
+    larger = {"seconds": 2.0 * 3.0 + 1.0 * 50.0, "revaluations": 500, "products": 300}
+    assert risk_step.growth_exponent(smaller, larger) == pytest.approx(1.0)
+    assert risk_step.growth_exponent(smaller, larger | {"seconds": 70.0}) > 1.0
 
 
 def test_tables_chart_and_json_can_be_written(figures):
@@ -76,6 +83,8 @@ def test_contenders_value_the_same_options():
     for other in (kernel.price_reference, kernel.price_by_hand, kernel.price_quantlib, kernel.price_python):
         assert (np.abs(np.asarray(other(options)) - ours) < 1e-12 * scale).all(), other.__name__
     reference = kernel.scenario_pnl(contracts, moves)
+    looped = np.array(kernel.pnl_quantlib(contracts, moves, row=np.arange(60)))
+    np.testing.assert_allclose(looped, reference, rtol=0, atol=1e-12 * contracts.level.max())
     np.testing.assert_allclose(
         kernel.pnl_by_hand(contracts, moves), reference, rtol=0, atol=1e-12 * contracts.level.max()
     )
