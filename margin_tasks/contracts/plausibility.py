@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 USD = "USD"
-REFERENCE_VENUE = "REFERENCE"
 
 # Prices of one instant on one underlying differ by less than this factor, whatever the basis.
 SAME_DAY_FACTOR = 2.0
@@ -47,9 +46,7 @@ def plausible_levels(rows: pd.DataFrame, *, index: pd.Series[float]) -> Plausibl
     today = index.drop(USD, errors="ignore")
     stated = rows.groupby("underlying")["previous_forward_price"].agg(["median", "count"]).reindex(today.index)
     move = stated["median"] / today
-    is_told = (
-        (stated["count"] >= _FEWEST_WITNESSES) & (move <= _LARGEST_MOVE) & (move >= 1.0 / _LARGEST_MOVE)
-    )
+    is_told = (stated["count"] >= _FEWEST_WITNESSES) & (move <= _LARGEST_MOVE) & (move >= 1.0 / _LARGEST_MOVE)
     factor = pd.Series(np.where(is_told, SAME_DAY_FACTOR, NEXT_DAY_FACTOR), index=today.index)
     return PlausibleLevels(today=today, before=stated["median"].where(is_told, today), factor=factor)
 

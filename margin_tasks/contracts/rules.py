@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from margin_tasks.contracts.failures import FailureReason
 from margin_tasks.contracts.fields import LARGEST_PRICE
-from margin_tasks.contracts.plausibility import NEXT_DAY_FACTOR, PAYOFF_TOLERANCE, REFERENCE_VENUE, SAME_DAY_FACTOR
+from margin_tasks.contracts.plausibility import NEXT_DAY_FACTOR, PAYOFF_TOLERANCE, SAME_DAY_FACTOR
 from margin_tasks.contracts.tables import FEEDS, FEEDS_THAT_MAY_BE_EMPTY
 
 

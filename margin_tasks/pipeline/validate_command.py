@@ -16,7 +16,6 @@ from margin_tasks.pipeline.settings import Settings
 from margin_tasks.sources.delivery import pull_feeds
 from margin_tasks.validation import gate
 
-
 NOT_ASKED = "not checked: --home names the lake that holds the day before"
 NOT_ACCEPTED = "not checked: the delivery is refused"
 NO_DAY_BEFORE = "not checked: no run of the day before is published there"

@@ -13,99 +13,32 @@ Studies 3 (1990); R. McDonald, M. Schroder, "A parity result for American option
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from margin_tasks.pricing.american_kernels import (
+    BOUNDARY_NODES,
+    BOUNDARY_QUADRATURE,
+    COLLOCATION,
+    INVERSE_ROOT_TWO_PI,
+    ITERATIONS_WITH_DRIFT,
+    ITERATIONS_WITHOUT_DRIFT,
+    LARGEST_EXPONENT,
+    LARGEST_LATTICE_DEVIATION,
+    LARGEST_LATTICE_DRIFT,
+    LARGEST_RATIO,
+    LATTICE_STEPS,
+    PRICE_QUADRATURE,
+    SMALLEST_LIVE_DEVIATION,
+    SMALLEST_POSITIVE,
+    SMALLEST_RATE,
+    STRONGEST_DRIFT,
+)
 from margin_tasks.pricing.black76 import FloatArray, black76_price
-
-BOUNDARY_NODES = 6
-BOUNDARY_QUADRATURE = 8
-PRICE_QUADRATURE = 16
-ITERATIONS_WITHOUT_DRIFT = 5
-ITERATIONS_WITH_DRIFT = 8
-
-# Up to this drift over volatility, (r - q) sqrt(T) / volatility, the derivative form of the fixed point contracts fast;
-# beyond it that form swings and the value form takes over.
-STRONGEST_DRIFT = 0.3
-
-# Below this total standard deviation the path is taken as certain.
-SMALLEST_LIVE_DEVIATION = 1e-6
-
-# What is left of a yield of zero after rate - carry in float64 must not decide whether there are two boundaries.
-SMALLEST_RATE = 1e-12
-
-LATTICE_STEPS = 200
-# Keep the lattice's outermost prices inside float64; an option beyond them is worth its limit anyway.
-LARGEST_LATTICE_DEVIATION = 20.0
-LARGEST_LATTICE_DRIFT = 50.0
-
-# Ratios and exponents beyond these no longer change a price; within them nothing overflows.
-LARGEST_RATIO = 1e40
-LARGEST_EXPONENT = 300.0
-SMALLEST_POSITIVE = 1e-300
-
-INVERSE_ROOT_TWO_PI = float(1.0 / np.sqrt(2.0 * np.pi))
 
 # Options valued at once: bounds the memory of the reference, not its result.
 _BLOCK = 4096
-
-
-class Collocation(NamedTuple):
-    """Constants of the method: times as shares of the time to expiry, N boundary nodes, L and P quadrature points.
-
-    ``root_time``: (N,) square roots of the nodes' times, rising to 1. ``boundary_reach``: (L,) square root of the time
-    to a quadrature point as a share of the node's. ``boundary_weight``: (L,) its weight. ``boundary_lookup``: (N, L, N)
-    takes squared log-boundaries at the nodes to the quadrature points. ``price_*``: the same for the price, (P,) and
-    (P, N).
-    """
-
-    root_time: FloatArray
-    boundary_reach: FloatArray
-    boundary_weight: FloatArray
-    boundary_lookup: FloatArray
-    price_reach: FloatArray
-    price_weight: FloatArray
-    price_lookup: FloatArray
-
-
-def _collocation() -> Collocation:
-    nodes = 0.5 * (1.0 - np.cos(np.pi * np.arange(BOUNDARY_NODES + 1) / BOUNDARY_NODES))
-    reach, mirror, weight = _square_root_quadrature(BOUNDARY_QUADRATURE)
-    price_reach, price_mirror, price_weight = _square_root_quadrature(PRICE_QUADRATURE)
-    # The node at expiry is left out of every sum: the squared log-boundary is zero there.
-    lookup = np.stack([_lookup(nodes, node * mirror) for node in nodes[1:]])
-    return Collocation(
-        root_time=nodes[1:],
-        boundary_reach=reach,
-        boundary_weight=weight,
-        boundary_lookup=np.ascontiguousarray(lookup[:, :, 1:]),
-        price_reach=price_reach,
-        price_weight=price_weight,
-        price_lookup=np.ascontiguousarray(_lookup(nodes, price_mirror)[:, 1:]),
-    )
-
-
-def _square_root_quadrature(points: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Gauss-Legendre in the angle whose sine is sqrt(s/t): smooth in sqrt(s) and in sqrt(t - s), at both ends."""
-    abscissa, weight = np.polynomial.legendre.leggauss(points)
-    angle = 0.25 * np.pi * (abscissa + 1.0)
-    sine, cosine = np.sin(angle), np.cos(angle)
-    return sine, cosine, 0.5 * np.pi * sine * cosine * weight
-
-
-def _lookup(nodes: FloatArray, points: FloatArray) -> FloatArray:
-    """Barycentric interpolation from Chebyshev points to points between them, shape (points, nodes)."""
-    share = np.where(np.arange(nodes.size) % 2 == 0, 1.0, -1.0)
-    share[[0, -1]] *= 0.5
-    ratio = share / (points[:, None] - nodes)
-    weight: FloatArray = ratio / ratio.sum(axis=1, keepdims=True)
-    return weight
-
-
-COLLOCATION = _collocation()
 
 
 def american_price(

@@ -65,6 +65,7 @@ class DeliveredFeed:
         is_set_aside: rows that a rule has put into quarantine.
         typed: typed values of all rows once they could be read; only rows that are not set aside are meaningful.
         implied: typed rows that no one delivered in a usable form and that the other rows determine.
+        implausible: booleans of the rows' index, by field: prices that cannot be, in rows set aside for whatever reason.
         is_usable: the feed as a whole was not refused, so that other feeds may be checked against it.
     """
 
@@ -75,6 +76,7 @@ class DeliveredFeed:
     is_set_aside: Mask = field(init=False)
     typed: pd.DataFrame = field(init=False)
     implied: pd.DataFrame = field(init=False)
+    implausible: pd.DataFrame = field(init=False)
     is_usable: bool = True
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class DeliveredFeed:
         self.is_set_aside = np.zeros(len(frame), dtype=bool)
         self.typed = pd.DataFrame(index=frame.index)
         self.implied = pd.DataFrame()
+        self.implausible = pd.DataFrame(index=frame.index)
 
     @property
     def name(self) -> str:
@@ -203,9 +206,16 @@ class Ledger:
         found = (finding for finding, _ in self._quarantine if finding.feed == feed)
         return {(finding.file, finding.row): (finding.rule.name, finding.message) for finding in found}
 
+    def own_faults(self, feed: str) -> int:
+        """Number of records of the feed that were set aside for a fault of their own, not of another feed."""
+        return sum(finding.feed == feed and not finding.rule.is_consequence for finding, _ in self._quarantine)
+
     def most_frequent_cause(self, feed: str) -> tuple[str, int, str]:
-        """Rule for which most rows of the feed were set aside, their number, and the message of the first one."""
-        found = [finding for finding, _ in self._quarantine if finding.feed == feed]
+        """Rule for which most rows of the feed were set aside, their number, and the message of the first one.
+
+        Rows that are only set aside because of another feed do not count.
+        """
+        found = [finding for finding, _ in self._quarantine if finding.feed == feed and not finding.rule.is_consequence]
         rule, count = Counter(finding.rule.name for finding in found).most_common(1)[0]
         return rule, count, next(finding.message for finding in found if finding.rule.name == rule)
 

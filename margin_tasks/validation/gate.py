@@ -113,15 +113,16 @@ def _check_what_is_left(feed: DeliveredFeed, ledger: Ledger) -> None:
         return
     delivered = feed.delivery.row_count
     set_aside = int(feed.is_set_aside.sum()) + len(feed.delivery.problems)
-    if set_aside > max(1, QUARANTINE_LIMIT * delivered):
+    faults = ledger.own_faults(feed.name)
+    if faults > max(1, QUARANTINE_LIMIT * delivered):
         rule, count, example = ledger.most_frequent_cause(feed.name)
         ledger.record_feed(
             feed.name,
             "quarantine_limit",
-            f"{set_aside} of {delivered} rows ({set_aside / delivered:.1%}) were set aside, {count} of them for {rule} "
+            f"{faults} of {delivered} rows ({faults / delivered:.1%}) were set aside, {count} of them for {rule} "
             f"({example}); more than {QUARANTINE_LIMIT:.0%} is too much to compute on",
             file=feed.delivery.location,
-            value=set_aside,
+            value=faults,
         )
     if delivered and set_aside == delivered and feed.name not in FEEDS_THAT_MAY_BE_EMPTY:
         ledger.record_feed(

@@ -15,6 +15,15 @@ import numpy as np
 import pandas as pd
 
 from margin_tasks.contracts.frames import parse_text
+from margin_tasks.contracts.plausibility import (
+    FIELDS_CHECKED,
+    NEXT_DAY_FACTOR,
+    PAYOFF_TOLERANCE,
+    PlausibleLevels,
+    implausible_prices,
+    largest_option_price,
+    plausible_levels,
+)
 from margin_tasks.contracts.rules import (
     CLOCK_TOLERANCE_MINUTES,
     HARD_AGE_HOURS,
@@ -32,8 +41,11 @@ from margin_tasks.validation.findings import DeliveredFeed, Ledger, Mask
 
 USD = "USD"
 _DATED_BY_MARK = ("future", "perpetual")
+_MARKED_AT_INDEX = (*_DATED_BY_MARK, "spot")
+# A ratio beyond it says nothing more than that it is beyond.
+_LARGEST_SHOWN = 10.0
 # As settlement does, beside futures-style options.
-_DAILY_SETTLED = (*_DATED_BY_MARK, "spot", "tokenised_asset")
+_DAILY_SETTLED = (*_MARKED_AT_INDEX, "tokenised_asset")
 
 _OPTION_TERMS = ("exercise_style", "payoff_type", "premium_style", "option_valued_on")
 _EXPIRY_TERMS = ("settlement_method", "averaging_window_seconds")
@@ -72,6 +84,9 @@ def check_between_feeds(
     _check_index_dispersion(feeds, ledger)
     _check_funding(feeds, ledger)
     _check_marks_near_index(feeds, ledger)
+    _check_plausible_prices(feeds, ledger)
+    _check_previous_prices(feeds, ledger, business_date)
+    _check_trade_prices(feeds, ledger)
     _check_trades(feeds, ledger, cutoff_at)
     _check_collateral_prices(feeds, ledger)
     if _usable(feeds, "collateral_balances"):
@@ -123,7 +138,9 @@ def _check_reference(feeds: Feeds, ledger: Ledger, name: str, key: str, target: 
             return f"{key} {code} was set aside in {target}; correct it there"
         return f"{key} {code} is not in {target}; add it there or correct it here"
 
-    _report(ledger, feeds[name], rule, unknown, message, field_name=key)
+    is_set_aside = unknown[key].isin(list(delivered))
+    for broken, rows in ((rule, unknown[~is_set_aside]), ("reference_set_aside", unknown[is_set_aside])):
+        _report(ledger, feeds[name], broken, rows, message, field_name=key)
 
 
 def _check_rulebooks(feeds: Feeds, ledger: Ledger, rulebook_ids: Collection[str] | None) -> None:
@@ -351,7 +368,8 @@ def _check_index_dispersion(feeds: Feeds, ledger: Ledger) -> None:
         "index_dispersion",
         far,
         lambda row: (
-            f"{row.asset} on {row.venue} is {row.deviation:+.2%} from the median of the venues; check the venue"
+            f"{row.asset} on {row.venue} is {_percent(row.deviation, digits=2)} from the median of the venues; check "
+            "the venue"
         ),
         field_name="index_price",
     )
@@ -395,7 +413,7 @@ def _check_marks_near_index(feeds: Feeds, ledger: Ledger) -> None:
     if not _usable(feeds, "market_prices", "instruments", "index_quotes"):
         return
     instruments = feeds["instruments"].accepted.drop_duplicates("instrument_id").set_index("instrument_id")
-    instruments = instruments[instruments["product_type"].isin(_DATED_BY_MARK)]
+    instruments = instruments[instruments["product_type"].isin(_MARKED_AT_INDEX)]
     index = _index(feeds)
     rows = feeds["market_prices"].accepted
     rows = rows[rows["instrument_id"].isin(instruments.index)]
@@ -409,14 +427,166 @@ def _check_marks_near_index(feeds: Feeds, ledger: Ledger) -> None:
         "mark_off_index",
         rows[rows["deviation"].abs() > MARK_DEVIATION_LIMIT],
         lambda row: (
-            f"the mark {row.mark_price:g} of {row.instrument_id} is {row.deviation:+.1%} from the index; deliver the "
-            "right mark"
+            f"the mark {row.mark_price:g} of {row.instrument_id} is {_percent(row.deviation)} from the index; deliver "
+            "the right mark"
         ),
         field_name="mark_price",
     )
 
 
+def _percent(deviation: float, *, digits: int = 1) -> str:
+    if deviation > _LARGEST_SHOWN:
+        return f"more than {_LARGEST_SHOWN:+,.0%}"
+    return f"{deviation:+.{digits}%}"
+
+
+_TERMS = (
+    "instrument_id",
+    "product_type",
+    "underlying",
+    "settlement_style",
+    "quote_currency",
+    "strike_price",
+    "option_type",
+    "payoff_type",
+)
+
+
+def _with_terms(rows: pd.DataFrame, feeds: Feeds) -> pd.DataFrame:
+    """Rows whose instrument is accepted, with its terms beside them; the index is kept."""
+    terms = feeds["instruments"].accepted[list(_TERMS)].drop_duplicates("instrument_id").set_index("instrument_id")
+    known = rows[rows["instrument_id"].isin(terms.index)]
+    return known.join(terms, on="instrument_id")
+
+
+def _market_index(feeds: Feeds) -> pd.Series[float]:
+    """Median of the venues of each asset; reference values are no venue."""
+    quotes = feeds["index_quotes"].accepted
+    medians: pd.Series[float] = (
+        quotes[quotes["venue"] != REFERENCE_VENUE].groupby("asset")["index_price"].median().astype(np.float64)
+    )
+    return medians
+
+
+def _levels(feeds: Feeds) -> PlausibleLevels:
+    accepted = _with_terms(feeds["market_prices"].accepted, feeds)
+    return plausible_levels(accepted, index=_market_index(feeds))
+
+
+def _implausible(feeds: Feeds, *, levels: PlausibleLevels) -> pd.DataFrame:
+    """Which prices of the delivered rows cannot be, whether the row is accepted or set aside for something else."""
+    rows = _with_terms(feeds["market_prices"].typed, feeds)
+    return implausible_prices(rows, levels=levels).reindex(feeds["market_prices"].typed.index, fill_value=False)
+
+
+def _check_plausible_prices(feeds: Feeds, ledger: Ledger) -> None:
+    if not _usable(feeds, "market_prices", "instruments", "index_quotes"):
+        return
+    feed = feeds["market_prices"]
+    levels = _levels(feeds)
+    implausible = _implausible(feeds, levels=levels)
+    accepted = _with_terms(feed.accepted, feeds)
+    for name in FIELDS_CHECKED:
+        rows = accepted[implausible.loc[accepted.index, name]]
+        is_option = (rows["product_type"] == "option") & name.endswith("mark_price")
+        _report(
+            ledger,
+            feed,
+            "mark_beyond_payoff",
+            rows[is_option],
+            lambda row, name=name: (
+                f"{name} {getattr(row, name):g} {row.quote_currency} of {row.instrument_id} is more than the option can "
+                "pay; deliver the right one"
+            ),
+            field_name=name,
+        )
+        if name == "mark_price":
+            continue
+        against = {
+            "forward_price": "the index of its underlying",
+            "previous_forward_price": "what its underlying was at the day before",
+            "previous_mark_price": "its previous forward",
+        }[name]
+        _report(
+            ledger,
+            feed,
+            "implausible_price",
+            rows[~is_option],
+            lambda row, name=name, against=against: (
+                f"{name} {getattr(row, name):g} of {row.instrument_id} cannot be, beside {against}; deliver the right one"
+            ),
+            field_name=name,
+        )
+    feed.implausible = implausible
+
+
+def _check_previous_prices(feeds: Feeds, ledger: Ledger, business_date: date) -> None:
+    """Report what the day before is said to have been where the feeds themselves say otherwise."""
+    if not _usable(feeds, "market_prices", "instruments", "index_quotes"):
+        return
+    feed = feeds["market_prices"]
+    rows = _with_terms(feed.accepted, feeds)
+    quote = rows["quote_currency"].map(_market_index(feeds)).astype(np.float64).fillna(1.0)
+    closed = pd.Series(dtype=np.float64)
+    if _usable(feeds, "price_history"):
+        history = feeds["price_history"].accepted
+        of_day_before = history[history["price_date"] == business_date - timedelta(days=1)]
+        closed = of_day_before.drop_duplicates("asset").set_index("asset")["close_price"].astype(np.float64)
+    close = rows["underlying"].map(closed).astype(np.float64)
+    previous_forward = rows["previous_forward_price"]
+    marked = (rows["previous_mark_price"] * quote).where(rows["product_type"].isin(_DAILY_SETTLED))
+    for name, prices, level, against in (
+        ("previous_mark_price", marked, previous_forward.fillna(close), "the previous forward"),
+        ("previous_forward_price", previous_forward, close, "the close of that day in price_history"),
+    ):
+        deviation = prices / level - 1.0
+        _report(
+            ledger,
+            feed,
+            "previous_price_off",
+            rows.assign(deviation=deviation)[deviation.abs() > MARK_DEVIATION_LIMIT],
+            lambda row, name=name, against=against: (
+                f"{name} {getattr(row, name):g} of {row.instrument_id} is {_percent(row.deviation)} from {against}; "
+                "check it, the day is settled from it"
+            ),
+            field_name=name,
+        )
+
+
 # --- trades --------------------------------------------------------------------------------------------------------
+
+
+def _check_trade_prices(feeds: Feeds, ledger: Ledger) -> None:
+    """Set aside trades at a price that the instrument cannot have had on the day."""
+    if not _usable(feeds, "trades", "market_prices", "instruments", "index_quotes"):
+        return
+    feed = feeds["trades"]
+    columns = ["instrument_id", "mark_price", "previous_mark_price", "forward_price", "previous_forward_price"]
+    quotes = feeds["market_prices"].accepted[columns].drop_duplicates("instrument_id").set_index("instrument_id")
+    rows = _with_terms(feed.accepted, feeds).join(quotes, on="instrument_id")
+    index = _market_index(feeds)
+    level = rows["underlying"].map(index).astype(np.float64)
+    quote_price = rows["quote_currency"].map(index).astype(np.float64).fillna(1.0)
+    # Where no mark was accepted, whatever stands in for it is near the index.
+    marks = rows[["mark_price", "previous_mark_price"]].apply(lambda mark: mark.fillna(level / quote_price))
+    forwards = rows[["forward_price", "previous_forward_price"]].apply(lambda forward: forward.fillna(level))
+    payoffs = pd.concat(
+        [largest_option_price(rows, forward=forwards[name], quote_price=quote_price) for name in forwards], axis=1
+    )
+    is_option = rows["product_type"] == "option"
+    most = (payoffs.max(axis=1) * (1.0 + PAYOFF_TOLERANCE)).where(is_option, marks.max(axis=1) * NEXT_DAY_FACTOR)
+    least = (marks.min(axis=1) / NEXT_DAY_FACTOR).mask(is_option, 0.0)
+    _report(
+        ledger,
+        feed,
+        "trade_price_off",
+        rows[(rows["trade_price"] > most) | (rows["trade_price"] < least)],
+        lambda row: (
+            f"trade {row.trade_id}: the price {row.trade_price:g} cannot be one of {row.instrument_id}, whose mark is "
+            f"{row.mark_price:g}; correct it"
+        ),
+        field_name="trade_price",
+    )
 
 
 def _check_trades(feeds: Feeds, ledger: Ledger, cutoff_at: datetime) -> None:
@@ -447,24 +617,51 @@ def _check_trades(feeds: Feeds, ledger: Ledger, cutoff_at: datetime) -> None:
         ),
         field_name="traded_at",
     )
+    _check_trade_sides(feed, ledger)
+
+
+def _check_trade_sides(feed: DeliveredFeed, ledger: Ledger) -> None:
+    rows = feed.accepted
     sides = rows.groupby("trade_id", sort=False)
-    balance = sides["quantity"].transform("sum")
     is_unmatched = (
-        (balance != 0)
+        (sides["quantity"].transform("sum") != 0)
         | (sides["instrument_id"].transform("nunique") > 1)
         | (sides["trade_price"].transform("nunique") > 1)
     )
-    _report(
-        ledger,
-        feed,
-        "trade_sides",
-        rows.assign(balance=balance)[is_unmatched.astype(bool)],
-        lambda row: (
-            f"the delivered sides of trade {row.trade_id} differ in instrument or price, or add up to "
-            f"{row.balance:f} instead of 0; deliver both sides"
-        ),
-        field_name="quantity",
-    )
+    unmatched = rows[is_unmatched.astype(bool)]
+    differences = {str(trade): _differences(of_trade) for trade, of_trade in unmatched.groupby("trade_id", sort=False)}
+    is_halved = unmatched["trade_id"].isin(list(feed.column_texts("trade_id")[feed.is_set_aside]))
+    for rule, broken, advice in (
+        ("trade_sides", unmatched[~is_halved], "deliver both sides as they were done"),
+        ("trade_side_set_aside", unmatched[is_halved], "another side was set aside, correct it there"),
+    ):
+        _report(
+            ledger,
+            feed,
+            rule,
+            broken,
+            lambda row, advice=advice: (
+                f"the delivered sides of trade {row.trade_id} {differences[row.trade_id]}; {advice}"
+            ),
+            field_name="quantity",
+        )
+
+
+def _differences(sides: pd.DataFrame) -> str:
+    """What the sides of one trade do not agree on, with the values that stand against each other."""
+    found = []
+    for name, what in (("instrument_id", "instrument"), ("trade_price", "price")):
+        stated = sorted(set(sides[name]))
+        if len(stated) > 1:
+            found.append(f"differ in {what}: {' and '.join(_shown_price(value) for value in stated)}")
+    total = sides["quantity"].sum()
+    if total != 0:
+        found.append(f"add up to {total:f} instead of 0")
+    return ", and ".join(found)
+
+
+def _shown_price(value: object) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 # --- collateral ----------------------------------------------------------------------------------------------------
@@ -510,14 +707,35 @@ def _contract_notional(feeds: Feeds) -> pd.Series[float]:
     return instruments["contract_multiplier"] * unit.mask(is_quanto_size, unit * settled_at)
 
 
+def _fall_since(feeds: Feeds) -> pd.Series[float]:
+    """How many times as large a contract's size was at the previous mark, 1 where it was smaller, by instrument.
+
+    The size of an inverse contract is its face; its gains grow with the coins that it stood for.
+    """
+    rows = _with_terms(feeds["market_prices"].accepted, feeds).drop_duplicates("instrument_id")
+    rows = rows.set_index("instrument_id")
+    fall = rows["previous_mark_price"] / rows["mark_price"]
+    fall = fall.mask(rows["settlement_style"] == "inverse", 1.0 / fall).mask(rows["product_type"] == "option", 1.0)
+    listed = feeds["instruments"].accepted["instrument_id"].unique()
+    return fall.clip(lower=1.0).reindex(listed).fillna(1.0)
+
+
 def _check_sizes(feeds: Feeds, ledger: Ledger) -> None:
     if not _usable(feeds, "positions", "instruments", "market_prices", "index_quotes"):
         return
     feed = feeds["positions"]
     keys = ["account_id", "instrument_id"]
     held = feed.counted.set_index(keys)["quantity"]
-    sizes = pd.concat([held, _carried(feeds)]).astype(np.float64).abs().groupby(level=keys).max()
-    sizes *= _contract_notional(feeds).reindex(sizes.index.get_level_values("instrument_id")).to_numpy()
+    notional = _contract_notional(feeds)
+    # What was carried is settled from the previous mark: the larger of both days is its size.
+    sizes = pd.concat(
+        [
+            quantities.astype(np.float64).abs()
+            * per_contract.reindex(quantities.index.get_level_values("instrument_id")).to_numpy()
+            for quantities, per_contract in ((held, notional), (_carried(feeds), notional * _fall_since(feeds)))
+        ]
+    )
+    sizes = sizes.groupby(level=keys).max()
     rows = feed.accepted
     lines = dict(zip(zip(rows["account_id"], rows["instrument_id"], strict=True), rows.index, strict=True))
     for (account, instrument), size in sizes[sizes > LARGEST_NOTIONAL_USD].items():
@@ -564,7 +782,10 @@ def set_aside_prices(feed: DeliveredFeed) -> pd.DataFrame:
     Returns:
         Index ``instrument_id``; columns ``previous_mark_price`` and ``previous_mark_iv``, NaN where unreadable.
     """
-    rows = feed.texts[feed.is_set_aside & feed.texts["instrument_id"].notna().to_numpy(dtype=bool)]
+    texts = feed.texts.copy()
+    for name in feed.implausible.columns:
+        texts[name] = texts[name].mask(feed.implausible[name], None)
+    rows = texts[feed.is_set_aside & texts["instrument_id"].notna().to_numpy(dtype=bool)]
     rows = rows.drop_duplicates("instrument_id").set_index("instrument_id")
     fields = {column.name: column for column in FEEDS["market_prices"].columns}
     readable = {}

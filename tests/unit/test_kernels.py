@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from margin_tasks.pricing.elementary import exponential, logarithm, normal_density
-from margin_tasks.pricing.kernels import black76_price_fast
+from margin_tasks.pricing.kernels import black76_price_fast, exponential, logarithm, normal_density
 
 ULP = np.finfo(np.float64).eps
 
