@@ -89,7 +89,8 @@ SMALLEST_PRICE = 1e-300
 SMALLEST_DEVIATION = 1e-100
 # Mills ratios of larger arguments are multiplied by a density of zero, or are zero; the bound keeps products finite.
 _LARGEST_ARGUMENT = 1e15
-_SMALLEST_EXPONENT = -700.0
+# A density below exp(-600) counts as zero: what is divided by Mills ratios then never gets so small that it is slow.
+_SMALLEST_EXPONENT = -600.0
 _INVERSE_ROOT_TWO_PI = 0.3989422804014327
 
 
@@ -192,7 +193,7 @@ def far_deviations(distance: float, deviation: float) -> float:
 
 @njit(cache=True, forceinline=True, error_model="numpy")
 def normal_density(x: float) -> float:
-    """n(x); zero where it is below 1e-304."""
+    """n(x); zero where it is below 1e-261."""
     exponent = -0.5 * x * x
     density = _INVERSE_ROOT_TWO_PI * exponential(max(exponent, _SMALLEST_EXPONENT))
     return density if exponent > _SMALLEST_EXPONENT else 0.0
@@ -418,6 +419,7 @@ class _Moves(NamedTuple):
     basis_shift: FloatArray
     weight: FloatArray
     log_move: FloatArray
+    is_one_horizon: BoolArray
     is_sticky: BoolArray
     has_basis: BoolArray
     is_relative: BoolArray
@@ -531,8 +533,8 @@ def _fill_row(
     start = int(np.int64(0))  # a literal would have the block compiled twice
     while start < gain.size:
         # Scenarios of one horizon and one rate shift share discount, growth and root of time.
-        stop = start + 1
         last = min(start + _BLOCK, gain.size)
+        stop = last if moves.is_one_horizon[u] else start + 1
         while (
             stop < last
             and moves.time_decay[u, stop] == moves.time_decay[u, start]
@@ -652,6 +654,11 @@ def scenario_pnl_fast(
     return pnl
 
 
+def _is_constant(column: FloatArray) -> BoolArray:
+    """Whether every scenario of a factor moves alike, shape (U,)."""
+    return np.all(column == column[:, :1], axis=1)
+
+
 def _fill_common(
     contracts: Contracts, moves: ScenarioMoves, *, in_settlement_currency: bool, pnl: NDArray[np.floating]
 ) -> None:
@@ -663,6 +670,7 @@ def _fill_common(
     compiled = _Moves(
         **{column.name: np.ascontiguousarray(getattr(moves, column.name)) for column in fields(moves)},
         log_move=_log_of_moves(moves.price_move),
+        is_one_horizon=_is_constant(moves.time_decay) & _is_constant(moves.rate_shift),
         is_sticky=np.any(moves.stickiness != 0.0, axis=1),
         has_basis=np.any(has_basis, axis=1),
         is_relative=np.all(moves.price_shift == 0.0, axis=1),
