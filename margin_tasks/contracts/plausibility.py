@@ -102,7 +102,7 @@ def largest_option_price(
         forward: USD, of the rows' index.
         quote_price: USD of one unit of the quote currency, of the rows' index.
     """
-    payoff, strike = rows["payoff_type"].fillna("vanilla"), rows["strike_price"]
+    payoff, strike = rows["payoff_type"], rows["strike_price"]
     is_strike = (rows["option_type"] == "put") & (payoff != "asset_or_nothing")
     usd = forward.mask(is_strike, strike)
     coins = usd / forward
@@ -112,4 +112,5 @@ def largest_option_price(
 
 
 def _is_off(prices: pd.Series[float], level: pd.Series[float], factor: Any) -> pd.Series[bool]:
-    return (prices > level * factor) | (prices < level / factor)
+    off: pd.Series[bool] = (prices > level * factor) | (prices < level / factor)
+    return off

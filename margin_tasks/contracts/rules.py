@@ -175,6 +175,11 @@ _RULES: tuple[Rule, ...] = (
     ),
     _quarantine("other_business_date", DATED_FEEDS, "The row is of the business date."),
     _quarantine("after_business_date", ("price_history",), "A historical close is not later than the business date."),
+    _quarantine(
+        "close_off_others",
+        ("price_history",),
+        f"A close is within a factor of {NEXT_DAY_FACTOR:g} of the median of the week around it and today's index.",
+    ),
     # rows among each other
     _refuse(
         "duplicate_position",
@@ -269,22 +274,22 @@ _RULES: tuple[Rule, ...] = (
     _quarantine(
         "mark_beyond_payoff",
         ("market_prices",),
-        "An option's mark, today's and the previous one, is no more than it can pay: the forward for a call, the strike "
-        "for a put, 1 for cash_or_nothing; coin-settled that over the forward, on an inverse future over the strike "
-        f"again. {PAYOFF_TOLERANCE:.0%} beyond count as noise.",
+        "An option's mark, today's and the previous one, is no more than it can pay: the forward for a call, the "
+        "strike for a put, 1 for cash_or_nothing; coin-settled that over the forward, on an inverse future over the "
+        f"strike again. {PAYOFF_TOLERANCE:.0%} beyond count as noise.",
     ),
     _quarantine(
         "implausible_price",
         ("market_prices",),
-        f"forward_price is within a factor of {SAME_DAY_FACTOR:g} of the index, previous_forward_price of the median of "
-        f"its underlying (with fewer than three of them within {NEXT_DAY_FACTOR:g} of today's index), and the previous "
-        "mark of what is no option of its previous forward.",
+        f"forward_price is within a factor of {SAME_DAY_FACTOR:g} of the index, previous_forward_price of the median "
+        f"of its underlying (with fewer than three of them within {NEXT_DAY_FACTOR:g} of today's index), and the "
+        "previous mark of what is no option of its previous forward.",
     ),
     _report(
         "previous_price_off",
         ("market_prices",),
-        f"The previous mark of a future, perpetual, spot or tokenised asset is within {MARK_DEVIATION_LIMIT:.0%} of its "
-        "previous forward, and the previous forward of the close of that day.",
+        f"The previous mark of a future, perpetual, spot or tokenised asset is within {MARK_DEVIATION_LIMIT:.0%} of "
+        "its previous forward, and the previous forward of the close of that day.",
     ),
     _quarantine(
         "trade_price_off",

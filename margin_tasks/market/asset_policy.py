@@ -134,6 +134,8 @@ def policy_prices(
     rows = []
     for policy in policies:
         reference, quote = published.get(policy.rule.reference_asset), traded.get(policy.asset)
+        if reference is not None and not float(reference["index_price"]) > 0.0:
+            reference = None
         if reference is None and quote is None:
             continue
         observed = np.inf if quote is None else float(quote["index_price"])

@@ -10,6 +10,7 @@ import pandas as pd
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import parse_text
+from margin_tasks.contracts.plausibility import implausible_prices, plausible_levels
 from margin_tasks.contracts.rules import CLOCK_TOLERANCE_MINUTES
 from margin_tasks.contracts.tables import FEEDS
 from margin_tasks.market.asset_policy import AssetPricePolicy, policy_prices, split_references
@@ -225,6 +226,9 @@ def _stand_in(
     order: tuple[PriceFallback, ...],
 ) -> pd.DataFrame:
     delivered = _readable(refused).reindex(missing["instrument_id"]).set_axis(missing.index)
+    levels = plausible_levels(priced, index=index.set_index("asset")["index_price"])
+    is_implausible = implausible_prices(missing.join(delivered), levels=levels)
+    delivered = delivered.mask(is_implausible.reindex(columns=delivered.columns, fill_value=False))
     forward = _forward_at_expiry(missing, priced=priced, index=index, cutoff_at=cutoff_at)
     is_option = missing["product_type"] == "option"
     nothing = pd.Series(np.nan, index=missing.index)

@@ -343,7 +343,7 @@ def _scenario(row: dict[str, Any]) -> str:
     if row["price_move"] is None:
         return str(row["scenario_id"])
     weight = "" if row["weight"] == 1.0 else f", {row['weight']:.0%} counted"
-    return f"{row['scenario_id']}: price {row['price_move']:+.0%}, volatility {row['volatility_move']}{weight}"
+    return f"{row['scenario_id']}: price {100 * row['price_move']:+.4g}%, volatility {row['volatility_move']}{weight}"
 
 
 _SCENARIOS_PRINTED = 4
@@ -548,7 +548,9 @@ def export_sample(directory: Path, file_format: Literal["csv", "parquet"], busin
 
 @margin.command()
 @_home
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port of the pages on 127.0.0.1.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port of the pages on 127.0.0.1."
+)
 def up(home: Path | None, port: int) -> int:
     """Start Airflow with its pages (scheduler, API server, dag processor, triggerer) until interrupted."""
     from margin_tasks.pipeline.up_command import serve_airflow

@@ -7,7 +7,7 @@ the same to the bit. Pure: frames in, frames out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_UP, Decimal
@@ -128,7 +128,54 @@ def margin(
     Raises:
         MarginError: UNKNOWN_RULEBOOK, PRICE_UNAVAILABLE or FIGURE_NOT_FINITE, naming account or instrument.
     """
+
+    def margined(names: Sequence[str]) -> dict[str, pd.DataFrame]:
+        return _margin(
+            feeds,
+            valued,
+            quarantine=quarantine,
+            account_ids=names,
+            cutoff_at=cutoff_at,
+            business_date=business_date,
+            session=session,
+        )
+
     account_ids = sorted(set(account_ids))
+    try:
+        return margined(account_ids)
+    except MarginError as error:
+        if error.reason is not FailureReason.FIGURE_NOT_FINITE:
+            raise
+        raise _naming_account(error, account_ids, margined=margined) from error
+
+
+def _naming_account(
+    error: MarginError, account_ids: Sequence[str], *, margined: Callable[[Sequence[str]], object]
+) -> MarginError:
+    """The error with the account that it is about: accounts do not depend on each other, so halves tell."""
+    while len(account_ids) > 1:
+        middle = len(account_ids) // 2
+        for half in (account_ids[:middle], account_ids[middle:]):
+            try:
+                margined(half)
+            except MarginError as again:
+                error, account_ids = again, half
+                break
+        else:
+            return error  # only all of them together break it
+    return MarginError(error.reason, f"account {', '.join(account_ids)}: {error.message}")
+
+
+def _margin(
+    feeds: Frames,
+    valued: Frames,
+    *,
+    quarantine: pd.DataFrame,
+    account_ids: Sequence[str],
+    cutoff_at: datetime,
+    business_date: date,
+    session: str,
+) -> dict[str, pd.DataFrame]:
     accounts = feeds["accounts"][feeds["accounts"]["account_id"].isin(account_ids)].sort_values("account_id")
     absent = sorted(set(account_ids) - set(accounts["account_id"]))
     if absent:
@@ -472,8 +519,14 @@ def _position_values(day: _Day, *, results: Results, own_rulebook: np.ndarray[An
     instrument = positions.instrument
     quantity = floats_from_units(positions.quantity_units)
     is_option = market.instruments.is_option[instrument]
-    contract_value = to_units(day.contracts.value_usd, what="contract value")[instrument]
-    value_units = multiply_units(positions.quantity_units, contract_value, what="position value")
+    names = market.instruments.instrument_id
+    contract_value = to_units(day.contracts.value_usd, what="contract value", name=lambda row: str(names[row]))
+    value_units = multiply_units(
+        positions.quantity_units,
+        contract_value[instrument],
+        what="position value",
+        name=lambda row: str(names[instrument[row]]),
+    )
     settlement = day.settlement
     return pd.DataFrame(
         {

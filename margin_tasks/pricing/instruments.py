@@ -33,6 +33,10 @@ class Product(IntEnum):
     TOKENISED_ASSET = 4
 
 
+# What is owned, and so has a worth of its own, though its gains are settled daily.
+HELD_PRODUCTS = (Product.SPOT, Product.TOKENISED_ASSET)
+
+
 class SettlementStyle(IntEnum):
     """LINEAR: quoted and settled in the quote currency. INVERSE: settled in the underlying coin.
 

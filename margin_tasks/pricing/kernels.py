@@ -41,9 +41,10 @@ from margin_tasks.pricing.revaluation import (
 _BLOCK = 256
 _ROWS_PER_TASK = 16
 
-_LEVEL, _RECIPROCAL, _EUROPEAN = int(UnitValue.LEVEL), int(UnitValue.RECIPROCAL), int(UnitValue.EUROPEAN)
+# Codes of UnitValue, as literals: a compiled file holds all that it is compiled from, and a test holds them equal.
+_LEVEL, _RECIPROCAL, _EUROPEAN = 0, 1, 2
 # Binary and American options are few: they take the reference's road, this many cells at a time.
-_CELLS_AT_A_TIME = 1 << 18
+RARE_CELLS = 1 << 15
 
 # Mills ratio N(-x) / n(x) as a quotient of polynomials, 0 <= x <= 39: 5e-15. No coefficient is negative, so no digits
 # are lost in summing.
@@ -297,7 +298,7 @@ def _move_level(
 def _move_dated_level(
     level: float,
     fixed_share: float,
-    years: float,
+    years: FloatArray,
     price_move: FloatArray,
     price_shift: FloatArray,
     basis_move: FloatArray,
@@ -306,7 +307,7 @@ def _move_dated_level(
 ) -> None:
     free = 1.0 - fixed_share
     for s in range(moved.size):
-        basis = (1.0 + basis_move[s]) * exponential(basis_shift[s] * years)
+        basis = (1.0 + basis_move[s]) * exponential(basis_shift[s] * years[s])
         moved[s] = level * fixed_share + (level * (1.0 + price_move[s]) + price_shift[s]) * basis * free
 
 
@@ -337,15 +338,19 @@ def _slice_volatility(log_moneyness: float, a: float, b: float, rho: float, m: f
 
 @njit(cache=True, error_model="numpy")
 def _follow_surface(
-    i: int, level: FloatArray, stickiness: FloatArray, contracts: _Columns, volatility: FloatArray
+    i: int,
+    unmoved: float,
+    log_moneyness: FloatArray,
+    stickiness: FloatArray,
+    contracts: _Columns,
+    volatility: FloatArray,
 ) -> None:
-    """Add the part of the surface's move at the moved level that a sticky-delta scenario reads."""
-    strike, a, b = contracts.strike[i], contracts.surface_a[i], contracts.surface_b[i]
-    rho, m, sigma = contracts.surface_rho[i], contracts.surface_m[i], contracts.surface_sigma[i]
-    years = contracts.year_fraction[i]
-    today = _slice_volatility(-log_ratio(contracts.level[i], strike), a, b, rho, m, sigma, years)
-    for s in range(level.size):
-        then = _slice_volatility(-log_ratio(level[s], strike), a, b, rho, m, sigma, years)
+    """Add the part of the slice's move that a sticky-delta scenario reads; arguments ln(forward / strike)."""
+    a, b, rho = contracts.surface_a[i], contracts.surface_b[i], contracts.surface_rho[i]
+    m, sigma, years = contracts.surface_m[i], contracts.surface_sigma[i], contracts.year_fraction[i]
+    today = _slice_volatility(-unmoved, a, b, rho, m, sigma, years)
+    for s in range(volatility.size):
+        then = _slice_volatility(-log_moneyness[s], a, b, rho, m, sigma, years)
         volatility[s] += stickiness[s] * (then - today)
 
 
@@ -356,20 +361,20 @@ def _gain(
     now: float,
     price: float,
     price_move: FloatArray,
+    price_shift: FloatArray,
     currency_moves: float,
     is_valued: bool,
     unit: FloatArray,
     gain: NDArray[np.floating],
 ) -> int:
-    """Turn unit values into weighted gains; return how many are not finite."""
+    """Turn unit values into weighted gains; return how many are not finite as they are stored."""
     unfinite = 0
     for s in range(unit.size):
-        moved_price = price * (1.0 + currency_moves * price_move[s])
+        moved_price = price + currency_moves * (price * price_move[s] + price_shift[s])
         daily = (unit[s] - now) * moved_price
         held = unit[s] * moved_price - now * price if is_valued else daily
-        outcome = multiplier * weight[s] * held
-        gain[s] = outcome
-        unfinite += 1 if abs(outcome) >= np.inf or outcome != outcome else 0
+        gain[s] = multiplier * weight[s] * held
+        unfinite += 0 if abs(gain[s]) < np.inf else 1
     return unfinite
 
 
@@ -427,8 +432,17 @@ class _Moves(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """Arrays of one block, used again and again by one task."""
+    """Arrays of one block, used again and again by one task; the first four describe the scenarios' horizons.
 
+    ``years`` to expiry that are left and their ``root``, ``carried``: logarithm of forward over level, ``growth``: its
+    exponential, ``discount``.
+    """
+
+    years: FloatArray
+    root: FloatArray
+    carried: FloatArray
+    growth: FloatArray
+    discount: FloatArray
     level: FloatArray
     volatility: FloatArray
     log_moneyness: FloatArray
@@ -438,18 +452,45 @@ class _Scratch(NamedTuple):
 
 
 @njit(cache=True, error_model="numpy")
+def _fill_horizons(i: int, start: int, stop: int, contracts: _Columns, moves: _Moves, scratch: _Scratch) -> None:
+    """Time, growth and discount of instrument ``i``, once where all scenarios have the same horizon and rates."""
+    u = contracts.factor[i]
+    rate, carry, time = contracts.discount_rate[i], contracts.carry_rate[i], contracts.year_fraction[i]
+    spot = 1.0 if contracts.is_on_spot[i] else 0.0
+    years, root, carried = scratch.years, scratch.root, scratch.carried
+    growth, discount = scratch.growth, scratch.discount
+    if moves.is_one_horizon[u]:
+        left = max(time - moves.time_decay[u, 0], 0.0)
+        log_growth = (carry + spot * moves.rate_shift[u, 0]) * left
+        grown, discounted = exponential(log_growth), exponential(-(rate + moves.rate_shift[u, 0]) * left)
+        root_left = math.sqrt(left)
+        for s in range(stop - start):
+            years[s], root[s], carried[s] = left, root_left, log_growth
+            growth[s], discount[s] = grown, discounted
+        return
+    time_decay, rate_shift = moves.time_decay[u, start:stop], moves.rate_shift[u, start:stop]
+    for s in range(stop - start):
+        years[s] = max(time - time_decay[s], 0.0)
+        root[s] = math.sqrt(years[s])
+    for s in range(stop - start):
+        carried[s] = (carry + spot * rate_shift[s]) * years[s]
+        growth[s] = exponential(carried[s])
+    for s in range(stop - start):
+        discount[s] = exponential(-(rate + rate_shift[s]) * years[s])
+
+
+@njit(cache=True, error_model="numpy")
 def _fill_block(i: int, start: int, stop: int, contracts: _Columns, moves: _Moves, scratch: _Scratch) -> None:
-    """Unit values of instrument ``i`` in scenarios of one horizon and one rate shift, into ``scratch.unit``."""
+    """Unit values of instrument ``i`` in some scenarios, into ``scratch.unit``; ``scratch.level`` its moved level."""
     u, size = contracts.factor[i], stop - start
     kind = contracts.unit_value[i]
-    years = max(contracts.year_fraction[i] - moves.time_decay[u, start], 0.0)
     level, unit = scratch.level[:size], scratch.unit[:size]
     is_on_basis = contracts.is_dated[i] and moves.has_basis[u]
     if is_on_basis:
         _move_dated_level(
             contracts.level[i],
             contracts.fixed_share[i],
-            years,
+            scratch.years,
             moves.price_move[u, start:stop],
             moves.price_shift[u, start:stop],
             moves.basis_move[u, start:stop],
@@ -473,11 +514,21 @@ def _fill_block(i: int, start: int, stop: int, contracts: _Columns, moves: _Move
             unit[s] = -1.0 / level[s]
         return
     strike, right = contracts.strike[i], contracts.right[i]
+    log_moneyness = scratch.log_moneyness[:size]
+    unmoved = log_ratio(contracts.level[i], strike)
+    if moves.is_relative[u] and contracts.fixed_share[i] == 0.0 and not is_on_basis:
+        # The logarithm of a relative move is the same for every instrument.
+        for s in range(size):
+            log_moneyness[s] = unmoved + moves.log_move[u, start + s] + scratch.carried[s]
+    else:
+        for s in range(size):
+            log_moneyness[s] = log_ratio(level[s], strike) + scratch.carried[s]
     volatility = scratch.volatility[:size]
     for s in range(size):
         volatility[s] = contracts.volatility[i]
     if moves.is_sticky[u]:
-        _follow_surface(i, level, moves.stickiness[u, start:stop], contracts, volatility)
+        today = unmoved + contracts.carry_rate[i] * contracts.year_fraction[i]
+        _follow_surface(i, today, log_moneyness, moves.stickiness[u, start:stop], contracts, volatility)
     _shock_volatility(
         contracts.tenor_scale[i],
         contracts.twist[i],
@@ -488,29 +539,16 @@ def _fill_block(i: int, start: int, stop: int, contracts: _Columns, moves: _Move
         moves.smile_move[u, start:stop],
         volatility,
     )
-    carry = contracts.carry_rate[i] + (moves.rate_shift[u, start] if contracts.is_on_spot[i] else 0.0)
-    growth = exponential(carry * years)
-    discount = exponential(-(contracts.discount_rate[i] + moves.rate_shift[u, start]) * years)
-    root_time = math.sqrt(years)
-    log_moneyness = scratch.log_moneyness[:size]
     for s in range(size):
-        level[s] *= growth
-        volatility[s] *= root_time
-    if moves.is_relative[u] and contracts.fixed_share[i] == 0.0 and not is_on_basis:
-        # The logarithm of a relative move is the same for every instrument.
-        unmoved = log_ratio(contracts.level[i] * growth, strike)
-        for s in range(size):
-            log_moneyness[s] = unmoved + moves.log_move[u, start + s]
-    else:
-        for s in range(size):
-            log_moneyness[s] = log_ratio(level[s], strike)
+        level[s] *= scratch.growth[s]
+        volatility[s] *= scratch.root[s]
     _european_block(level, strike, log_moneyness, volatility, right, scratch.near[:size], scratch.far[:size], unit)
     if contracts.is_in_coin[i]:
         for s in range(size):
-            unit[s] = unit[s] * discount / level[s]
+            unit[s] = unit[s] * scratch.discount[s] / level[s]
     else:
         for s in range(size):
-            unit[s] *= discount
+            unit[s] *= scratch.discount[s]
 
 
 @njit(cache=True, error_model="numpy")
@@ -529,18 +567,13 @@ def _fill_row(
     now = _unit_value_now(i, contracts)
     currency = contracts.settlement_factor[i]
     currency_moves = 0.0 if currency < 0 or is_settlement_stated else 1.0
+    currency = max(currency, 0)
     price = 1.0 if is_settlement_stated else contracts.settlement_price[i]
     start = int(np.int64(0))  # a literal would have the block compiled twice
     while start < gain.size:
-        # Scenarios of one horizon and one rate shift share discount, growth and root of time.
-        last = min(start + _BLOCK, gain.size)
-        stop = last if moves.is_one_horizon[u] else start + 1
-        while (
-            stop < last
-            and moves.time_decay[u, stop] == moves.time_decay[u, start]
-            and moves.rate_shift[u, stop] == moves.rate_shift[u, start]
-        ):
-            stop += 1
+        stop = min(start + _BLOCK, gain.size)
+        if start == 0 or not moves.is_one_horizon[u]:
+            _fill_horizons(i, start, stop, contracts, moves, scratch)
         _fill_block(i, start, stop, contracts, moves, scratch)
         if moves.can_fall_to_zero[u]:
             for s in range(stop - start):
@@ -550,7 +583,8 @@ def _fill_row(
             contracts.multiplier[i],
             now,
             price,
-            moves.price_move[max(currency, 0), start:stop],
+            moves.price_move[currency, start:stop],
+            moves.price_shift[currency, start:stop],
             currency_moves,
             contracts.is_valued[i],
             scratch.unit[: stop - start],
@@ -571,10 +605,21 @@ def _fill(
     rows = pnl.shape[0]
     for task in prange((rows + _ROWS_PER_TASK - 1) // _ROWS_PER_TASK):
         scratch = _Scratch(
-            np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
+            np.empty(_BLOCK),
         )
         for i in range(task * _ROWS_PER_TASK, min((task + 1) * _ROWS_PER_TASK, rows)):
-            _fill_row(i, contracts, moves, is_settlement_stated, scratch, lowest, unfinite, pnl[i])
+            if contracts.unit_value[i] <= _EUROPEAN:
+                _fill_row(i, contracts, moves, is_settlement_stated, scratch, lowest, unfinite, pnl[i])
 
 
 @njit(cache=True, error_model="numpy")
@@ -596,9 +641,10 @@ def _unit_value_now(i: int, contracts: _Columns) -> float:
     if kind == _RECIPROCAL:
         return float(-1.0 / level)
     years = contracts.year_fraction[i]
-    forward = level * exponential(contracts.carry_rate[i] * years)
+    carried = contracts.carry_rate[i] * years
+    forward = level * exponential(carried)
     deviation = contracts.volatility[i] * math.sqrt(years)
-    distance = abs(log_ratio(forward, strike))
+    distance = abs(log_ratio(level, strike) + carried)
     near = near_deviations(distance, deviation)
     value = time_value(forward, strike, near, far_deviations(distance, deviation), normal_density(near))
     value = value if deviation > SMALLEST_DEVIATION else 0.0
@@ -633,15 +679,9 @@ def scenario_pnl_fast(
     """Compiled twin of :func:`margin_tasks.pricing.revaluation.scenario_pnl`; arguments, result and errors as there."""
     refuse_unusable(contracts, moves)
     pnl = np.empty((len(contracts), len(moves)), dtype=dtype)
-    is_common = contracts.unit_value <= UnitValue.EUROPEAN
-    if is_common.all():
-        _fill_common(contracts, moves, in_settlement_currency=in_settlement_currency, pnl=pnl)
-        return pnl
-    common = np.empty((int(is_common.sum()), len(moves)), dtype=dtype)
-    _fill_common(contracts.rows(is_common), moves, in_settlement_currency=in_settlement_currency, pnl=common)
-    pnl[is_common] = common
-    rare = np.flatnonzero(~is_common)
-    step = max(_CELLS_AT_A_TIME // max(len(moves), 1), 1)
+    _fill_common(contracts, moves, in_settlement_currency=in_settlement_currency, pnl=pnl)
+    rare = np.flatnonzero(contracts.unit_value > UnitValue.EUROPEAN)
+    step = max(RARE_CELLS // max(len(moves), 1), 1)
     for start in range(0, len(rare), step):
         rows = rare[start : start + step]
         pnl[rows] = scenario_pnl(
@@ -678,4 +718,4 @@ def _fill_common(
     )
     _fill(columns, compiled, in_settlement_currency, lowest, unfinite, pnl)
     refuse_negative_prices(contracts, lowest=lowest)
-    refuse_unfinite(contracts, pnl, is_bad=unfinite > 0)
+    refuse_unfinite(contracts, is_bad=unfinite > 0)

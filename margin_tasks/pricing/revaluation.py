@@ -187,14 +187,16 @@ def scenario_pnl(
     )
     scale = contracts.multiplier[:, None] * moves.weight[factor]
     price = contracts.settlement_price[:, None]
-    moved_price = price * (1.0 + settlement_move(contracts, moves))
+    moved_price = moved_settlement_price(contracts, moves)
     with np.errstate(over="ignore", invalid="ignore"):  # refused by name below
         if in_settlement_currency:
             gain = scale * (then - now)
         else:
             daily = (then - now) * moved_price
             gain = scale * np.where(contracts.is_valued[:, None], then * moved_price - now * price, daily)
-    return refuse_unfinite(contracts, gain.astype(dtype), is_bad=~np.all(np.isfinite(gain), axis=1))
+        stored = gain.astype(dtype)
+    refuse_unfinite(contracts, is_bad=~np.all(np.isfinite(stored), axis=1))
+    return stored
 
 
 def moved_market(contracts: Contracts, moves: ScenarioMoves) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -241,10 +243,12 @@ def unit_values(
     return value
 
 
-def settlement_move(contracts: Contracts, moves: ScenarioMoves) -> FloatArray:
-    """Relative move of each settlement currency, shape (I, S); zero where it has no factor."""
-    has_factor = contracts.settlement_factor != NO_FACTOR
-    return np.where(has_factor[:, None], moves.price_move[contracts.settlement_factor], 0.0)
+def moved_settlement_price(contracts: Contracts, moves: ScenarioMoves) -> FloatArray:
+    """USD price of each settlement currency in every scenario, shape (I, S); unmoved where it has no factor."""
+    of = contracts.settlement_factor
+    price = contracts.settlement_price[:, None]
+    move = price * moves.price_move[of] + moves.price_shift[of]
+    return price + np.where((of != NO_FACTOR)[:, None], move, 0.0)
 
 
 def _unit_value_of_kind(
@@ -290,8 +294,13 @@ def _surface_move(contracts: Contracts, level: FloatArray, moves: ScenarioMoves)
     """Volatility of the slice at the moved level less that at today's, shape (I, S); zero where nothing reads it."""
     if not (moves.stickiness != 0.0).any():
         return np.zeros_like(level)
-    today = _slice_volatility(contracts, np.log(contracts.strike / contracts.level)[:, None])
-    then = _slice_volatility(contracts, np.log(contracts.strike[:, None] / level))
+    of = contracts.factor
+    years = contracts.year_fraction[:, None]
+    left = np.maximum(years - moves.time_decay[of], 0.0)
+    shifted = contracts.carry_rate[:, None] + np.where(contracts.is_on_spot[:, None], moves.rate_shift[of], 0.0)
+    forward = contracts.level[:, None] * np.exp(contracts.carry_rate[:, None] * years)
+    today = _slice_volatility(contracts, np.log(contracts.strike[:, None] / forward))
+    then = _slice_volatility(contracts, np.log(contracts.strike[:, None] / (level * np.exp(shifted * left))))
     return np.where(np.isfinite(contracts.surface_a)[:, None], then - today, 0.0)
 
 
@@ -306,6 +315,9 @@ def _slice_volatility(contracts: Contracts, log_moneyness: FloatArray) -> FloatA
 
 
 _NOT_NEGATIVE = ("level", "strike", "volatility", "year_fraction", "settlement_price", "tenor_scale", "fixed_share")
+_SURFACE = ("surface_a", "surface_b", "surface_rho", "surface_m", "surface_sigma")
+# Growth by a factor of exp(500) is no market.
+LARGEST_GROWTH = 500.0
 _FINITE = (*_NOT_NEGATIVE, "multiplier", "carry_rate", "discount_rate", "twist", "right")
 
 
@@ -325,25 +337,50 @@ def refuse_unusable(contracts: Contracts, moves: ScenarioMoves) -> None:
         values = getattr(contracts, name)
         is_bad = ~np.isfinite(values) | ((values < 0.0) if name in _NOT_NEGATIVE else False)
         _refuse(contracts, is_bad, FailureReason.PRICE_UNAVAILABLE, f"{name} is missing, negative or not finite")
-    is_option = contracts.unit_value >= UnitValue.EUROPEAN
-    needs_surface = is_option & (moves.stickiness[contracts.factor] != 0.0).any(axis=1)
-    _refuse(
-        contracts,
-        needs_surface & ~np.isfinite(contracts.surface_a),
-        FailureReason.PRICE_UNAVAILABLE,
-        "a sticky-delta scenario needs a volatility surface and there is none: deliver marks of its expiry",
-    )
     for column in fields(moves):
         if not np.isfinite(getattr(moves, column.name)).all():
             raise MarginError(FailureReason.INVALID_REQUEST, f"scenarios: {column.name} is not finite; correct the set")
+    is_option = contracts.unit_value >= UnitValue.EUROPEAN
+    has_surface = np.all([np.isfinite(getattr(contracts, name)) for name in _SURFACE], axis=0)
+    needs_surface = is_option & np.any(moves.stickiness != 0.0, axis=1)[contracts.factor]
+    _refuse(
+        contracts,
+        needs_surface & ~has_surface,
+        FailureReason.PRICE_UNAVAILABLE,
+        "a sticky-delta scenario needs a volatility surface and there is none: deliver marks of its expiry",
+    )
+    _refuse_unbounded_growth(contracts, moves)
+    of = contracts.settlement_factor
+    worst = contracts.settlement_price * (1.0 + np.min(moves.price_move, axis=1, initial=0.0)[of])
+    worst = worst + np.min(moves.price_shift, axis=1, initial=0.0)[of]
+    _refuse(
+        contracts,
+        (of != NO_FACTOR) & (worst < 0.0),
+        FailureReason.PRICE_UNAVAILABLE,
+        "scenarios may move its settlement currency below zero: narrow the move or check the price",
+    )
+
+
+def _refuse_unbounded_growth(contracts: Contracts, moves: ScenarioMoves) -> None:
+    """Refuse rates times years whose exponential has no meaning, and soon no float64."""
+    of, years = contracts.factor, contracts.year_fraction
+    shift = np.max(np.abs(moves.rate_shift), axis=1, initial=0.0)[of]
+    basis = np.max(np.abs(moves.basis_shift), axis=1, initial=0.0)[of]
+    largest = np.abs(contracts.discount_rate) + np.abs(contracts.carry_rate) + shift + basis
+    _refuse(
+        contracts,
+        ~(largest * years <= LARGEST_GROWTH),
+        FailureReason.FIGURE_NOT_FINITE,
+        f"rates times years to expiry exceed {LARGEST_GROWTH:g}: check rate, dividend yield, expiry and scenario",
+    )
 
 
 def refuse_negative_prices(contracts: Contracts, *, lowest: FloatArray) -> None:
     """Refuse instruments whose lowest scenario price, shape (I,), has no value: below zero; of a reciprocal, zero.
 
-    A linear future may trade below zero and is valued all the same.
+    What settles daily and linearly, a future or a perpetual, may trade below zero and is valued all the same.
     """
-    is_linear = contracts.unit_value == UnitValue.LEVEL
+    is_linear = (contracts.unit_value == UnitValue.LEVEL) & ~contracts.is_valued
     is_reciprocal = (contracts.unit_value == UnitValue.RECIPROCAL) | contracts.is_in_coin
     is_bad = ~is_linear & ((lowest < 0.0) | (is_reciprocal & (lowest == 0.0)))
     _refuse(
@@ -354,15 +391,14 @@ def refuse_negative_prices(contracts: Contracts, *, lowest: FloatArray) -> None:
     )
 
 
-def refuse_unfinite(contracts: Contracts, pnl: NDArray[np.floating], *, is_bad: BoolArray) -> NDArray[np.floating]:
-    """Return the array, or refuse it and name the instruments, shape (I,), whose outcome is not finite."""
+def refuse_unfinite(contracts: Contracts, *, is_bad: BoolArray) -> None:
+    """Refuse instruments, shape (I,), with an outcome that is not finite as it is stored."""
     _refuse(
         contracts,
         is_bad,
         FailureReason.FIGURE_NOT_FINITE,
         "its value in a scenario is not finite: check price, strike, multiplier and the scenario",
     )
-    return pnl
 
 
 def _refuse(contracts: Contracts, is_bad: NDArray[np.bool_], reason: FailureReason, what: str) -> None:

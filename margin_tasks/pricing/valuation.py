@@ -24,7 +24,7 @@ from margin_tasks.pricing.black76 import (
     black76_price,
 )
 from margin_tasks.pricing.contract_columns import contracts_of
-from margin_tasks.pricing.instruments import BoolArray, Instruments, Payoff, Product, SettlementStyle
+from margin_tasks.pricing.instruments import HELD_PRODUCTS, BoolArray, Instruments, Payoff, SettlementStyle
 from margin_tasks.pricing.levels import MarketLevels
 from margin_tasks.pricing.revaluation import Contracts, UnitValue, unit_values
 
@@ -62,7 +62,7 @@ def value_contracts(instruments: Instruments, levels: MarketLevels) -> ContractV
     greeks = _option_greeks(contracts, is_option=is_option)
     # Of a futures-style coin option only the gain is paid at the moved price: what it is worth today does not move.
     held_still = np.where(contracts.is_in_coin & ~contracts.is_valued, greeks.price / level, 0.0)
-    is_valued = contracts.is_valued | np.isin(instruments.product, _HELD)
+    is_valued = contracts.is_valued | np.isin(instruments.product, HELD_PRODUCTS)
     return ContractValues(
         value_usd=np.where(is_valued, at_mark, 0.0),
         mark_value_usd=np.where(is_valued | is_option, at_mark, 0.0),
@@ -100,7 +100,6 @@ def model_price(instruments: Instruments, levels: MarketLevels) -> FloatArray:
     return price
 
 
-_HELD = (Product.SPOT, Product.TOKENISED_ASSET)
 # Of the differences that differentiate an American price: share of the level, and absolute volatility.
 _LEVEL_STEP = 0.005
 _VOLATILITY_STEP = 0.005

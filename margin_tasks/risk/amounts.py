@@ -7,6 +7,7 @@ number of threads. The range is +-9.2e10 (USD or contracts); what does not fit i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,24 +26,26 @@ LARGEST_UNITS = 9.2e18
 
 
 class AmountRangeError(MarginError):
-    """An amount is not finite or does not fit; ``position`` is the flat index of the first one."""
+    """An amount is not finite or does not fit; ``position`` is the flat index of the first, ``name`` its owner."""
 
-    def __init__(self, what: str, position: int) -> None:
+    def __init__(self, what: str, position: int, name: str | None = None) -> None:
+        whose = f"{what}: entry {position}" if name is None else f"{what} of {name}"
         super().__init__(
             FailureReason.FIGURE_NOT_FINITE,
-            f"{what}: entry {position} is not finite or beyond 92 billion; check quantities and prices",
+            f"{whose} is not finite or beyond 92 billion; check quantities and prices",
         )
         # The arguments that unpickling calls the class with again, in another worker process.
-        self.args = (what, position)
+        self.args = (what, position, name)
         self.position = position
 
 
-def to_units(values: FloatArray, *, what: str) -> IntArray:
+def to_units(values: FloatArray, *, what: str, name: Callable[[int], str] | None = None) -> IntArray:
     """Round amounts to units of 1e-8, half away from zero; any shape.
 
     Args:
         values: float64 amounts.
         what: names the amounts in the error.
+        name: says in the error whose the amount of a flat index is.
 
     Raises:
         AmountRangeError: an amount is not finite or beyond +-9.2e10.
@@ -50,26 +53,31 @@ def to_units(values: FloatArray, *, what: str) -> IntArray:
     scaled = values * UNITS_PER_ONE
     is_bad = ~(np.abs(scaled) < LARGEST_UNITS)
     if is_bad.any():
-        raise AmountRangeError(what, int(np.flatnonzero(is_bad)[0]))
+        raise _error(what, is_bad, name)
     whole = np.trunc(scaled)
     units: IntArray = (whole + np.trunc(2.0 * (scaled - whole))).astype(np.int64)
     return units
 
 
-def units_from_column(column: pd.Series[Any], *, what: str) -> IntArray:
-    """Read a DECIMAL column of a typed frame (``Decimal`` objects, or float64) as units of 1e-8.
+def _error(what: str, is_bad: NDArray[np.bool_], name: Callable[[int], str] | None) -> AmountRangeError:
+    position = int(np.flatnonzero(is_bad)[0])
+    return AmountRangeError(what, position, None if name is None else name(position))
+
+
+def units_from_column(column: pd.Series[Any], *, what: str, name: Callable[[int], str] | None = None) -> IntArray:
+    """Read a DECIMAL column of a typed frame (``Decimal`` objects, or float64) as units of 1e-8; ``name`` as above.
 
     Raises:
         AmountRangeError: a value is beyond +-9.2e10.
     """
     if column.dtype != object:
-        return to_units(column.to_numpy(dtype=np.float64), what=what)
+        return to_units(column.to_numpy(dtype=np.float64), what=what, name=name)
     decimals = pa.array(column.tolist(), type=_DECIMAL)
     words = np.frombuffer(decimals.buffers()[1] or b"", dtype=np.int64).reshape(-1, 2)[: len(column)]
     low, high = words[:, 0], words[:, 1]
     is_bad = (high != low >> 63) | (np.abs(low.astype(np.float64)) >= LARGEST_UNITS)
     if is_bad.any():
-        raise AmountRangeError(what, int(np.flatnonzero(is_bad)[0]))
+        raise _error(what, is_bad, name)
     return low.copy()
 
 
@@ -126,15 +134,17 @@ def join_product(whole: IntArray, cross: IntArray, part: IntArray) -> IntArray:
     return rounded
 
 
-def multiply_units(quantity: IntArray, price: IntArray, *, what: str) -> IntArray:
-    """Multiply units by units elementwise, exactly, and round once; broadcast shapes.
+def multiply_units(
+    quantity: IntArray, price: IntArray, *, what: str, name: Callable[[int], str] | None = None
+) -> IntArray:
+    """Multiply units by units elementwise, exactly, and round once; broadcast shapes, ``name`` as above.
 
     Raises:
         AmountRangeError: a product is beyond +-9.2e10.
     """
     is_bad = np.abs(quantity.astype(np.float64) * price.astype(np.float64)) / UNITS_PER_ONE >= LARGEST_UNITS
     if is_bad.any():
-        raise AmountRangeError(what, int(np.flatnonzero(is_bad)[0]))
+        raise _error(what, is_bad, name)
     quantity_whole, quantity_part = split_units(quantity)
     price_whole, price_part = split_units(price)
     return join_product(

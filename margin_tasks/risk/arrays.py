@@ -131,7 +131,7 @@ def risk_arrays(instruments: Instruments, levels: MarketLevels, *, grids: Sequen
         pnl_units = to_units(pnl.astype(np.float64, copy=False), what="pnl_per_contract")
     except AmountRangeError as error:
         instrument = instruments.instrument_id[error.position // pnl.shape[1]]
-        raise AmountRangeError(f"pnl_per_contract of instrument {instrument}", error.position) from error
+        raise AmountRangeError("pnl_per_contract", error.position, f"instrument {instrument}") from error
     return RiskArrays(scenario_sets=model.scenario_sets, pnl_units=pnl_units)
 
 

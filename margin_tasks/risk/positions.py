@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,9 +113,11 @@ def positions_from_frames(
 
     key = np.union1d(held["key"], done["key"]).astype(np.int64)
     quantity = np.zeros(len(key), dtype=np.int64)
-    quantity[np.searchsorted(key, held["key"])] = units_from_column(held["quantity"], what="position quantity")
+    quantity[np.searchsorted(key, held["key"])] = units_from_column(
+        held["quantity"], what="position quantity", name=_row_name(held)
+    )
     trade_position = np.searchsorted(key, done["key"]).astype(np.int64)
-    trade_units = units_from_column(done["quantity"], what="trade quantity")
+    trade_units = units_from_column(done["quantity"], what="trade quantity", name=_row_name(done))
     traded = sum_units(trade_units, group=trade_position, groups=len(key), what="traded quantity")
     return Positions(
         account=key // count,
@@ -126,3 +128,7 @@ def positions_from_frames(
         trade_units=trade_units,
         trade_price=done["trade_price"].to_numpy(dtype=np.float64),
     )
+
+
+def _row_name(rows: pd.DataFrame) -> Callable[[int], str]:
+    return lambda row: f"account {rows['account_id'].iloc[row]}, instrument {rows['instrument_id'].iloc[row]}"

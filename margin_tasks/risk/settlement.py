@@ -49,7 +49,8 @@ def settle(positions: Positions, *, market: DayMarket, notional_usd: FloatArray)
         notional_usd: USD per contract, shape (I,).
 
     Raises:
-        MarginError: PRICE_UNAVAILABLE when a quantity was carried in an instrument without a previous mark.
+        MarginError: PRICE_UNAVAILABLE when a quantity was carried in an instrument without a previous mark,
+            FIGURE_NOT_FINITE, naming the instrument, when an amount cannot be held.
     """
     instruments = market.instruments
     of_position = positions.instrument
@@ -78,11 +79,15 @@ def settle(positions: Positions, *, market: DayMarket, notional_usd: FloatArray)
     paid = np.where(~is_daily_settled[traded_in], -traded * positions.trade_price * usd_per_price[traded_in], 0.0)
     np.add.at(premium, positions.trade_position, paid)
     funding_per_contract = np.where(instruments.product == Product.PERPETUAL, notional_usd * market.funding_rate, 0.0)
-    funding = to_units(-previous * funding_per_contract[of_position], what="funding")
+
+    def units(amounts: FloatArray, what: str) -> IntArray:
+        return to_units(amounts, what=what, name=lambda position: str(instruments.instrument_id[of_position[position]]))
+
+    funding = units(-previous * funding_per_contract[of_position], "funding")
     return Settlement(
-        carried_units=to_units(carried, what="variation margin") + funding,
-        variation_units=to_units(gain, what="variation margin"),
-        premium_units=to_units(premium, what="premium"),
+        carried_units=units(carried, "variation margin") + funding,
+        variation_units=units(gain, "variation margin"),
+        premium_units=units(premium, "premium"),
         funding_units=funding,
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray
-from margin_tasks.pricing.kernels import scenario_pnl_fast
+from margin_tasks.pricing.kernels import RARE_CELLS, scenario_pnl_fast
 from margin_tasks.pricing.revaluation import NO_FACTOR, Contracts, ScenarioMoves
 from margin_tasks.risk.amounts import AmountRangeError, floats_from_units, to_units
 from margin_tasks.risk.portfolio import (
@@ -40,6 +40,8 @@ MEBIBYTE = 2**20
 _BYTES_PER_POSITION = 64
 _BYTES_PER_SET = 136
 _BYTES_PER_INSTRUMENT = 160
+# A cell of a binary or American option on the reference's road, with its temporaries.
+_BYTES_PER_RARE_CELL = 256
 # A cell of a scan: the value in float64, in units, and the temporaries of rounding the one to the other.
 _BYTES_PER_UNIT_CELL = 56
 
@@ -150,6 +152,7 @@ def stream_worst_losses(
         largest[first:last] = largest_units(pnl_units)
         worst, binding = worst_outcomes(plan.positions, pnl_units, sets=sets, first_instrument=first)
         loss[sets], scenario[sets] = np.maximum(-worst, 0), binding
+        del pnl_units  # before the next chunk's are made: one chunk is held, not two
         if on_progress is not None:
             on_progress(last, len(contracts))
     # What could not be held has wrapped, and is not handed out.
@@ -190,11 +193,17 @@ def stream_tail_losses(
 
     Raises:
         AmountRangeError: ``position`` is the netting set whose outcome is not finite or beyond 92 billion USD.
-        MarginError: INVALID_REQUEST for a tail of no or too many scenarios; those of the revaluation.
+        MarginError: INVALID_REQUEST for a tail of no or too many scenarios, and for sets of different sizes, filled up
+            with scenarios of weight 0; those of the revaluation.
         ValueError: a netting set reaches across groups.
     """
     if not 0.0 < tail <= len(moves):
         raise MarginError(FailureReason.INVALID_REQUEST, f"a tail of {tail} of {len(moves)} scenarios has no loss")
+    if (moves.weight == 0.0).any():
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            "scenarios: a shorter set was filled up, and what fills it would count as outcomes: align the sets",
+        )
     how = streaming or Streaming()
     cell_bytes = np.dtype(how.storage).itemsize
     revalue = revalue or partial(scenario_pnl_fast, dtype=how.storage)
@@ -227,6 +236,7 @@ def stream_tail_losses(
         )
         figures[:, sets] = found.worst_loss, found.quantile, found.expected_shortfall
         scenario[sets] = found.worst_scenario
+        del pnl  # before the next chunk's are made: one chunk is held, not two
         if on_progress is not None:
             on_progress(last, len(contracts))
     return StreamedTail(
@@ -242,7 +252,14 @@ def scenarios_in_tail(*, confidence: float, scenarios: int) -> float:
     """Number k = (1 - confidence) x S of scenarios beyond a confidence level, at least one.
 
     Rounded to 1e-9, so that 99 % of 1,000 scenarios leave ten and not a little more.
+
+    Raises:
+        MarginError: INVALID_REQUEST for a confidence outside (0, 1).
     """
+    if not 0.0 < confidence < 1.0:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST, f"confidence {confidence:g} is not between 0 and 1: state a share"
+        )
     return max(round((1.0 - confidence) * scenarios, 9), 1.0)
 
 
@@ -255,6 +272,7 @@ def peak_bytes(
     largest_group: int,
     factors_of_group: int = 2,
     accounts: int = 0,
+    has_binary_or_american: bool = False,
     streaming: Streaming | None = None,
 ) -> int:
     """State what streaming holds at most beyond its arguments and the code, in bytes.
@@ -267,6 +285,7 @@ def peak_bytes(
         largest_group: instruments of the largest group: it is never divided.
         factors_of_group: risk factors that move the largest group and its settlement currencies.
         accounts: number of accounts that are added up to account x scenario; 0 for none.
+        has_binary_or_american: whether such options are among the instruments.
         streaming: how much is held at a time.
     """
     how = streaming or Streaming()
@@ -274,7 +293,8 @@ def peak_bytes(
     # An account's outcomes, and their sorted copies.
     of_accounts = accounts * (scenarios * 4 * 8 + 32)
     held = positions * _BYTES_PER_POSITION + sets * _BYTES_PER_SET + instruments * _BYTES_PER_INSTRUMENT
-    return held + how.chunk_bytes + group_bytes + of_accounts
+    of_rare = RARE_CELLS * _BYTES_PER_RARE_CELL if has_binary_or_american else 0
+    return held + how.chunk_bytes + group_bytes + of_accounts + of_rare
 
 
 def _bytes_per_factor() -> int:
@@ -346,4 +366,4 @@ def _rounded(contracts: Contracts, pnl: NDArray[np.floating]) -> IntArray:
         return to_units(pnl.astype(np.float64, copy=False), what="pnl_per_contract")
     except AmountRangeError as error:
         instrument = contracts.instrument_id[error.position // pnl.shape[1]]
-        raise AmountRangeError(f"pnl_per_contract of instrument {instrument}", error.position) from error
+        raise AmountRangeError("pnl_per_contract", error.position, f"instrument {instrument}") from error

@@ -104,8 +104,14 @@ class Exposure:
 
     def value_units(self) -> IntArray:
         """Value of each position at the mark, shape (P,)."""
-        value = to_units(self.figures.value_usd, what="contract value")
-        return multiply_units(self.book.quantity_units, value[self.book.instrument], what="position value")
+        names, instrument = self.instruments.instrument_id, self.book.instrument
+        value = to_units(self.figures.value_usd, what="contract value", name=lambda row: str(names[row]))
+        return multiply_units(
+            self.book.quantity_units,
+            value[instrument],
+            what="position value",
+            name=lambda row: str(names[instrument[row]]),
+        )
 
     def by_set(self, parameters: Mapping[str, float], *, block: str) -> FloatArray:
         """Parameter of each netting set's underlying, shape (N,)."""

@@ -221,7 +221,7 @@ def _exposure(
             pnl_units = scenario_pnl_units(row=set_of, book=book, pnl_units=arrays.pnl_units, rows=len(key))
         except AmountRangeError as error:
             account = account_ids[int(set_account[error.position])]
-            raise AmountRangeError(f"scenario profit and loss of account {account}", error.position) from error
+            raise AmountRangeError("scenario profit and loss", error.position, f"account {account}") from error
     return (
         Exposure(
             rulebook_id=rulebook.rulebook_id,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from margin_tasks.rulebooks.blocks import Block
 from margin_tasks.rulebooks.exposure import parameter_of
-from margin_tasks.scenarios.grid import PriceVolatilityGrid
+from margin_tasks.scenarios.grid import PriceVolatilityGrid, scenario_set
 
 Netting = Literal["underlying", "instrument"]
 
@@ -54,6 +54,10 @@ class Rulebook(BaseModel):
             raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: a block is named twice")
         if ("scan_risk" in names) != bool(self.scenarios):
             raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: scan_risk and scenarios need each other")
+        for underlying, grid in self.scenarios.items():
+            if not scenario_set(grid).has_unmoved:
+                # Shorter scans are filled up with zeros, which only an unmoved scenario before them outranks.
+                raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: {underlying} has no unmoved scenario")
         return self
 
     @property

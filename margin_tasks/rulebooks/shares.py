@@ -12,9 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray
 from margin_tasks.risk.amounts import UNITS_PER_ONE, floats_from_units, multiply_units, split_units, to_units
+
+
+# Charges and their shares are computed in float64 by different orders of summation.
+_FLOAT_ERROR = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +58,9 @@ class Parts:
 
         Returns:
             int64 of shape (P,).
+
+        Raises:
+            MarginError: RECONCILIATION_BREAK when more is missing than rounding explains: then a share is wrong.
         """
         groups = len(total_units)
         units = np.where(total_units[group] == 0, 0, self.units)
@@ -64,6 +72,15 @@ class Parts:
         summed = np.zeros(groups, dtype=np.int64)
         np.add.at(summed, group, units)
         missing = total_units - summed
+        size = np.bincount(group, weights=np.abs(units.astype(np.float64)), minlength=groups)
+        allowed = np.bincount(group, minlength=groups) + _FLOAT_ERROR * (size + np.abs(total_units))
+        if (np.abs(missing) > allowed).any():
+            worst = int(np.argmax(np.abs(missing) - allowed))
+            raise MarginError(
+                FailureReason.RECONCILIATION_BREAK,
+                f"shares of group {worst} add up to {summed[worst]} units of 1e-8 instead of {total_units[worst]}: "
+                "the attribution of a charge does not follow its formula",
+            )
         sharers = np.maximum(np.bincount(group[is_sharing], minlength=groups), 1)
         each, single = np.divmod(np.abs(missing), sharers)
         direction = np.sign(missing)

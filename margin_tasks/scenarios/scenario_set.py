@@ -134,6 +134,12 @@ class ScenarioSet:
         return len(self.scenario_id)
 
     @property
+    def has_unmoved(self) -> bool:
+        """Whether a scenario leaves everything as it is, so that the worst outcome is never a gain."""
+        moved = [getattr(self, name) != neutral for name, neutral in NEUTRAL_MOVES.items() if name != "weight"]
+        return not np.all(np.any(moved, axis=0))
+
+    @property
     def volatility_direction(self) -> TextArray:
         """``down``, ``same`` or ``up`` for each scenario: the sign of its relative, then of its absolute move."""
         sign = np.where(self.volatility_move != 0.0, self.volatility_move, self.volatility_shift)

@@ -157,7 +157,7 @@ class FilesSource:
         if of_session.names:
             return replace(of_session, why="the folder of the session, which comes before those around it")
         of_day = self._list(day)
-        if of_day.names:
+        if of_day.names - {session}:
             return replace(
                 of_day, why=f"the folder of the day, which comes before the one around it; it has no {session}/"
             )

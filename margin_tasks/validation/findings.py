@@ -65,7 +65,7 @@ class DeliveredFeed:
         is_set_aside: rows that a rule has put into quarantine.
         typed: typed values of all rows once they could be read; only rows that are not set aside are meaningful.
         implied: typed rows that no one delivered in a usable form and that the other rows determine.
-        implausible: booleans of the rows' index, by field: prices that cannot be, in rows set aside for whatever reason.
+        implausible: booleans of the rows' index, by field: prices that cannot be, also in rows set aside for more.
         is_usable: the feed as a whole was not refused, so that other feeds may be checked against it.
     """
 

@@ -42,6 +42,8 @@ from margin_tasks.validation.findings import DeliveredFeed, Ledger, Mask
 USD = "USD"
 _DATED_BY_MARK = ("future", "perpetual")
 _MARKED_AT_INDEX = (*_DATED_BY_MARK, "spot")
+# Closes around one, itself included, that it is held against.
+_CLOSES_AROUND = 7
 # A ratio beyond it says nothing more than that it is beyond.
 _LARGEST_SHOWN = 10.0
 # As settlement does, beside futures-style options.
@@ -85,6 +87,7 @@ def check_between_feeds(
     _check_funding(feeds, ledger)
     _check_marks_near_index(feeds, ledger)
     _check_plausible_prices(feeds, ledger)
+    _check_closes(feeds, ledger, business_date)
     _check_previous_prices(feeds, ledger, business_date)
     _check_trade_prices(feeds, ledger)
     _check_trades(feeds, ledger, cutoff_at)
@@ -494,10 +497,7 @@ def _check_plausible_prices(feeds: Feeds, ledger: Ledger) -> None:
             feed,
             "mark_beyond_payoff",
             rows[is_option],
-            lambda row, name=name: (
-                f"{name} {getattr(row, name):g} {row.quote_currency} of {row.instrument_id} is more than the option can "
-                "pay; deliver the right one"
-            ),
+            _about(name, "is more than the option can pay"),
             field_name=name,
         )
         if name == "mark_price":
@@ -512,12 +512,42 @@ def _check_plausible_prices(feeds: Feeds, ledger: Ledger) -> None:
             feed,
             "implausible_price",
             rows[~is_option],
-            lambda row, name=name, against=against: (
-                f"{name} {getattr(row, name):g} of {row.instrument_id} cannot be, beside {against}; deliver the right one"
-            ),
+            _about(name, f"cannot be, beside {against}"),
             field_name=name,
         )
     feed.implausible = implausible
+
+
+def _check_closes(feeds: Feeds, ledger: Ledger, business_date: date) -> None:
+    """Set aside a close that the closes around it and today's index contradict: the last one may be an index."""
+    if not _usable(feeds, "price_history", "index_quotes"):
+        return
+    feed = feeds["price_history"]
+    columns = ["price_date", "asset", "close_price"]
+    today = _market_index(feeds).rename_axis("asset").rename("close_price").reset_index()
+    closes = pd.concat(
+        [feed.accepted[columns], today.assign(price_date=business_date).set_axis(today.index - len(today))]
+    )
+    closes = closes.sort_values(["asset", "price_date"], kind="stable")
+    around = closes.groupby("asset")["close_price"].transform(
+        lambda prices: prices.rolling(_CLOSES_AROUND, center=True, min_periods=1).median()
+    )
+    ratio = closes["close_price"] / around
+    is_off = ((ratio > NEXT_DAY_FACTOR) | (ratio < 1.0 / NEXT_DAY_FACTOR)) & (closes.index >= 0)
+    _report(
+        ledger,
+        feed,
+        "close_off_others",
+        closes[is_off].sort_index(),
+        lambda row: (
+            f"the close {row.close_price:g} of {row.asset} on {row.price_date} is far from those around it; correct it"
+        ),
+        field_name="close_price",
+    )
+
+
+def _about(name: str, what: str) -> Callable[[Any], str]:
+    return lambda row: f"{name} {getattr(row, name):g} of {row.instrument_id} {what}; deliver the right one"
 
 
 def _check_previous_prices(feeds: Feeds, ledger: Ledger, business_date: date) -> None:
@@ -534,21 +564,27 @@ def _check_previous_prices(feeds: Feeds, ledger: Ledger, business_date: date) ->
         closed = of_day_before.drop_duplicates("asset").set_index("asset")["close_price"].astype(np.float64)
     close = rows["underlying"].map(closed).astype(np.float64)
     previous_forward = rows["previous_forward_price"]
-    marked = (rows["previous_mark_price"] * quote).where(rows["product_type"].isin(_DAILY_SETTLED))
+    is_settled = rows["product_type"].isin(_DAILY_SETTLED)
     for name, prices, level, against in (
-        ("previous_mark_price", marked, previous_forward.fillna(close), "the previous forward"),
-        ("previous_forward_price", previous_forward, close, "the close of that day in price_history"),
+        (
+            "previous_mark_price",
+            rows["previous_mark_price"] * quote,
+            previous_forward.fillna(close),
+            "previous forward",
+        ),
+        ("previous_forward_price", previous_forward, close, "close of that day in price_history"),
     ):
         deviation = prices / level - 1.0
-        _report(
-            ledger,
+        off = rows.assign(deviation=deviation)[is_settled & (deviation.abs() > MARK_DEVIATION_LIMIT)]
+        ledger.record_rows(
             feed,
             "previous_price_off",
-            rows.assign(deviation=deviation)[deviation.abs() > MARK_DEVIATION_LIMIT],
-            lambda row, name=name, against=against: (
-                f"{name} {getattr(row, name):g} of {row.instrument_id} is {_percent(row.deviation)} from {against}; "
-                "check it, the day is settled from it"
-            ),
+            off.index.to_numpy(dtype=np.int64),
+            [
+                f"{name} {price:g} of {instrument} is {_percent(share)} from the {against}; check it, the day is "
+                "settled from it"
+                for price, instrument, share in zip(off[name], off["instrument_id"], off["deviation"], strict=True)
+            ],
             field_name=name,
         )
 
@@ -635,14 +671,11 @@ def _check_trade_sides(feed: DeliveredFeed, ledger: Ledger) -> None:
         ("trade_sides", unmatched[~is_halved], "deliver both sides as they were done"),
         ("trade_side_set_aside", unmatched[is_halved], "another side was set aside, correct it there"),
     ):
-        _report(
-            ledger,
+        ledger.record_rows(
             feed,
             rule,
-            broken,
-            lambda row, advice=advice: (
-                f"the delivered sides of trade {row.trade_id} {differences[row.trade_id]}; {advice}"
-            ),
+            broken.index.to_numpy(dtype=np.int64),
+            [f"the delivered sides of trade {trade} {differences[trade]}; {advice}" for trade in broken["trade_id"]],
             field_name="quantity",
         )
 
@@ -738,7 +771,8 @@ def _check_sizes(feeds: Feeds, ledger: Ledger) -> None:
     sizes = sizes.groupby(level=keys).max()
     rows = feed.accepted
     lines = dict(zip(zip(rows["account_id"], rows["instrument_id"], strict=True), rows.index, strict=True))
-    for (account, instrument), size in sizes[sizes > LARGEST_NOTIONAL_USD].items():
+    too_large = sizes[sizes > LARGEST_NOTIONAL_USD]
+    for (account, instrument), size in zip(too_large.index, too_large, strict=True):
         position = lines.get((account, instrument))
         ledger.record_feed(
             feed.name,

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.rulebooks.attribution import attribute, position_effects, shares_frame
 from margin_tasks.rulebooks.shares import Parts, parts_of, product_parts
 from tests import books
@@ -83,17 +84,29 @@ def test_effects_are_what_margining_the_changed_book_gives(book, rulebook_id):
 
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), UNITS, st.floats(-0.5, 0.5)), max_size=12),
-    totals=st.lists(UNITS, min_size=4, max_size=4),
+    gaps=st.lists(st.floats(-1.0, 1.0), min_size=4, max_size=4),
 )
-def test_parts_are_made_to_add_up_whatever_they_miss(rows, totals):
+def test_parts_are_made_to_add_up_where_rounding_left_a_gap(rows, gaps):
     group = np.array([row[0] for row in rows], dtype=np.int64)
-    parts = Parts(
-        units=np.array([row[1] for row in rows], dtype=np.int64), remainder=np.array([row[2] for row in rows])
-    )
+    units = np.array([row[1] for row in rows], dtype=np.int64)
+    parts = Parts(units=units, remainder=np.array([row[2] for row in rows]))
+    totals = [
+        int(units[group == number].sum()) + round(gap * int((group == number).sum())) for number, gap in enumerate(gaps)
+    ]
     adjusted = parts.adding_up_to(np.array(totals), group=group)
     for number, total in enumerate(totals):
-        if (group == number).any():
-            assert int(adjusted[group == number].sum()) == total
+        assert int(adjusted[group == number].sum()) == total
+
+
+@given(units=st.lists(UNITS, max_size=6), gap=st.integers(100, 10**12), is_short=st.booleans())
+def test_a_gap_that_rounding_does_not_explain_is_refused(units, gap, is_short):
+    parts = Parts(units=np.array(units, dtype=np.int64), remainder=np.zeros(len(units)))
+    far = gap + int(1e-9 * sum(map(abs, units)))
+    total = sum(units) + (far if is_short else -far)
+    assume(total != 0)
+    with pytest.raises(MarginError) as caught:
+        parts.adding_up_to(np.array([total]), group=np.zeros(len(units), dtype=np.int64))
+    assert caught.value.reason == FailureReason.RECONCILIATION_BREAK
 
 
 @given(amounts=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12))

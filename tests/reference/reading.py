@@ -51,6 +51,16 @@ UNSTATED_TOLERANCES = {
     "crypto/options_black76_svi_lyra": Tolerance(absolute=1e-12),
     # Printed to ten significant digits and at most nine decimals: one unit of the last of either.
     "crypto/options_vollib_values": Tolerance(absolute=1e-9, relative=1e-9),
+    # Examples printed in full or as short decimals.
+    "crypto/paradex_margin_examples": _EXACT,
+    "crypto/okx_mr9_stablecoin_depeg": _EXACT,
+    "crypto/collateral_tiers": _EXACT,
+    # Rates are back-solved from rounded charges: methodology "crypto", clarification 20.
+    "crypto/okx_mr4_mr7_spot_hedge": Tolerance(absolute=0.0, relative=3e-4),
+    # Printed to cents.
+    "crypto/marginfi_health_liquidation": Tolerance(absolute=0.005),
+    "crypto/binance_usdm_liquidation_price": Tolerance(absolute=0.005),
+    "crypto/rebalance_to_maintenance_small": Tolerance(absolute=0.005),
 }
 
 

@@ -18,6 +18,7 @@ from margin_tasks.sources import FeedDelivery, Source, SourceError, export_feeds
 from margin_tasks.sources.delivery import text_columns
 from tests.unit.clearing_book import BUSINESS_DATE, SESSION, land, valid_book
 
+DAY = BUSINESS_DATE.isoformat()
 MEMBERS_HEADER = b"member_id,member_name,country,contact_email\n"
 
 
@@ -328,3 +329,22 @@ def test_unknown_sources_are_named_without_their_secrets(spec: str) -> None:
 
 def test_a_generator_is_opened_by_name(folder: Path) -> None:
     assert open_source("sample", generators={"sample": lambda: _source(folder)}).spec == f"files:{folder}"
+
+
+@pytest.mark.parametrize("inner", [DAY, f"{DAY}/{SESSION}"])
+def test_a_hidden_file_in_the_folder_of_the_day_hides_nothing(folder: Path, inner: str) -> None:
+    (folder / inner).mkdir(parents=True)
+    (folder / inner / ".DS_Store").touch()
+    assert _source(folder).missing(BUSINESS_DATE, SESSION) == {}
+    assert _pull(folder).location == str(folder / "members.csv")
+
+
+def test_what_is_missed_says_which_folder_was_read_and_why(folder: Path) -> None:
+    (folder / DAY).mkdir()
+    (folder / DAY / "notes.txt").touch()
+    message = _refusal(folder).message
+    assert f"{folder / DAY} (the folder of the day" in message
+    assert _source(folder).missing(BUSINESS_DATE, SESSION)["members"] in message
+    (folder / DAY / "notes.txt").unlink()
+    (folder / "members.csv").unlink()
+    assert f"{folder} (there is nothing in {folder / DAY}/)" in _refusal(folder).message

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from margin_tasks.contracts.failures import FailureReason
 from margin_tasks.contracts.frames import to_arrow
-from margin_tasks.contracts.rules import RULES
+from margin_tasks.contracts.rules import QUARANTINE_LIMIT, RULES
 from margin_tasks.contracts.tables import FEEDS, VALIDATION
 from margin_tasks.sources import open_source, pull_feeds
 from margin_tasks.validation import GateResult, gate
@@ -601,6 +601,33 @@ def test_reported(name: str) -> None:
     assert len(result.frames[feed]) == len(book[feed])
 
 
+def test_the_sides_of_a_trade_say_what_they_do_not_agree_on() -> None:
+    book = valid_book()
+    book["trades"].loc[0, "trade_price"] = "64001"
+    book["trades"].loc[2, "quantity"] = "2"
+    book["trades"].loc[4, "instrument_id"] = "BTC-27MAR26"
+    messages = _gate(book, only="trades").findings.query("rule == 'trade_sides'")["message"].drop_duplicates().tolist()
+    assert [message.removeprefix("the delivered sides of trade ").split(";")[0] for message in messages] == [
+        "T0000 differ in price: 64000.5 and 64001",
+        "T0001 add up to 0.50000000 instead of 0",
+        "T0002 differ in instrument: BTC-27MAR26 and BTC-PERPETUAL",
+    ]
+
+
+def test_a_feed_is_not_refused_for_the_faults_of_another() -> None:
+    book = valid_book()
+    unheld = "BTC_USDC"
+    for feed in ("positions", "trades"):
+        book[feed] = book[feed][book[feed]["instrument_id"] != unheld].reset_index(drop=True)
+    _set("instruments", "contract_multiplier", "-1", where={"instrument_id": unheld})(book)
+    result = _gate(book)
+    depth = result.quarantine.query("feed == 'order_book_depth'")
+    assert len(depth) > QUARANTINE_LIMIT * len(book["order_book_depth"])
+    assert set(depth["rule"]) == {"reference_set_aside"}
+    assert result.is_accepted, result.refusal
+    assert RULES["reference_set_aside"].is_consequence
+
+
 def test_a_reference_value_of_last_week_is_neither_old_nor_a_price_of_anything_else() -> None:
     book = valid_book()
     reference = book["index_quotes"].head(1).assign(asset="XAU", venue="REFERENCE", observed_at="2026-01-30T21:00:00Z")
@@ -637,6 +664,9 @@ def test_a_binary_option_is_as_large_as_what_it_pays() -> None:
     _set("instruments", "contract_multiplier", "1000000", where=LINEAR_CALL)(book)
     assert "position_too_large" in _gate(book).findings["rule"].tolist()
     _set("instruments", "payoff_type", "cash_or_nothing", where=LINEAR_CALL)(book)
+    for feed, columns in (("market_prices", ["mark_price", "previous_mark_price"]), ("trades", ["trade_price"])):
+        is_binary = book[feed]["instrument_id"] == LINEAR_CALL["instrument_id"]
+        book[feed].loc[is_binary, columns] = "0.6"
     assert _gate(book).is_accepted
 
 

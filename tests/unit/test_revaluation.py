@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pricing import kernels
 from margin_tasks.pricing.kernels import scenario_pnl_fast
 from margin_tasks.pricing.revaluation import NO_FACTOR, Contracts, ScenarioMoves, UnitValue, scenario_pnl
 
@@ -99,7 +100,7 @@ def everything(*, size: int, scenarios: int, seed: int = 7) -> tuple[Contracts, 
         surface_m=0.01,
         surface_sigma=0.2,
         multiplier=rng.uniform(0.1, 10.0, size),
-        settlement_price=rng.uniform(0.5, 100.0, size),
+        settlement_price=rng.uniform(60.0, 100.0, size),
     )
     shape = (3, scenarios)
     scenario = moves(
@@ -164,6 +165,42 @@ def test_inverse_future_gains_coins_that_are_worth_the_moved_price():
     assert scenario_pnl_fast(book, fall)[0, 0] == pytest.approx(1000 * (1 / 100 - 1 / 50) * 50.0)
 
 
+def test_a_move_in_price_units_moves_the_coin_as_the_same_relative_move_does():
+    book = contracts(
+        2,
+        unit_value=[UnitValue.RECIPROCAL, UnitValue.EUROPEAN],
+        is_in_coin=[False, True],
+        is_valued=[False, True],
+        settlement_factor=0,
+        settlement_price=100.0,
+        multiplier=[1000.0, 1.0],
+    )
+    for compute in (scenario_pnl, scenario_pnl_fast):
+        by_shift, by_share = compute(book, moves(price_shift=-10.0)), compute(book, moves(price_move=-0.1))
+        assert by_shift == pytest.approx(by_share)
+
+
+def test_what_is_held_falls_with_the_currency_that_it_is_quoted_in():
+    book = contracts(2, is_valued=[True, False], settlement_factor=1)
+    stable_coin_falls = moves(1, 2, price_move=[[0.0], [-0.1]])
+    assert scenario_pnl_fast(book, stable_coin_falls)[:, 0] == pytest.approx([-10.0, 0.0])
+
+
+def test_sticky_delta_reads_the_slice_at_the_forward_of_an_option_on_spot():
+    slice_ = {"surface_a": 0.02, "surface_b": 0.1, "surface_rho": -0.4, "surface_m": 0.0, "surface_sigma": 0.1}
+    on_spot = contracts(
+        unit_value=UnitValue.EUROPEAN, is_on_spot=True, carry_rate=0.08, discount_rate=0.08, year_fraction=2.0, **slice_
+    )
+    growth = float(np.exp(0.16))
+    on_forward = contracts(
+        unit_value=UnitValue.EUROPEAN, level=100.0 * growth, discount_rate=0.08, year_fraction=2.0, **slice_
+    )
+    fall = moves(price_move=-0.2, stickiness=1.0)
+    for compute in (scenario_pnl, scenario_pnl_fast):
+        assert compute(on_spot, fall) == pytest.approx(compute(on_forward, fall))
+        assert abs(compute(on_spot, fall) - compute(on_spot, moves(price_move=-0.2))) > 0.1
+
+
 def test_quanto_future_gains_units_of_a_coin_that_moves_by_itself():
     book = contracts(settlement_factor=1, settlement_price=60_000.0, multiplier=1e-6)
     joint = moves(1, 2, price_move=[[0.10], [-0.20]])
@@ -220,10 +257,18 @@ def test_a_linear_future_may_trade_below_zero():
         ({"unit_value": UnitValue.RECIPROCAL}, {"price_shift": -100.0}, FailureReason.PRICE_UNAVAILABLE, "zero"),
         ({}, {"stickiness": 1.0}, FailureReason.PRICE_UNAVAILABLE, "surface"),
         ({"multiplier": 1e308}, {"price_move": 0.5}, FailureReason.FIGURE_NOT_FINITE, "not finite"),
+        ({"surface_b": np.nan}, {"stickiness": 1.0}, FailureReason.PRICE_UNAVAILABLE, "surface"),
+        ({"discount_rate": 4000.0}, {}, FailureReason.FIGURE_NOT_FINITE, "rates times years"),
+        ({"year_fraction": 8000.0, "carry_rate": 0.1}, {}, FailureReason.FIGURE_NOT_FINITE, "rates times years"),
+        ({"year_fraction": 200.0}, {"basis_shift": 3.0}, FailureReason.FIGURE_NOT_FINITE, "rates times years"),
+        ({"year_fraction": 200.0}, {"rate_shift": -3.0}, FailureReason.FIGURE_NOT_FINITE, "rates times years"),
+        ({"settlement_factor": 0}, {"price_shift": -2.0}, FailureReason.PRICE_UNAVAILABLE, "settlement currency"),
     ],
 )
 def test_bad_input_is_refused_by_name(compute, columns, columns_of_moves, reason, words):
-    book = contracts(3, **{"unit_value": UnitValue.EUROPEAN, "is_valued": True})
+    surface = dict.fromkeys(("surface_a", "surface_b", "surface_rho", "surface_m", "surface_sigma"), 0.1)
+    neutral = {} if "stickiness" in columns_of_moves and not columns else surface
+    book = contracts(3, **{"unit_value": UnitValue.EUROPEAN, "is_valued": True, **neutral})
     bad = {name: np.array([getattr(book, name)[0], value, getattr(book, name)[2]]) for name, value in columns.items()}
     types = {name: getattr(book, name).dtype for name in bad}
     book = replace(book, **{name: value.astype(types[name]) for name, value in bad.items()})
@@ -231,6 +276,28 @@ def test_bad_input_is_refused_by_name(compute, columns, columns_of_moves, reason
         compute(book, moves(2, **columns_of_moves))
     assert caught.value.reason == reason
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("compute", [scenario_pnl, scenario_pnl_fast])
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_what_single_precision_cannot_hold_is_refused(compute):
+    with pytest.raises(MarginError, match="INSTRUMENT-0") as caught:
+        compute(contracts(multiplier=1e38), moves(price_move=0.5), dtype=np.float32)
+    assert caught.value.reason == FailureReason.FIGURE_NOT_FINITE
+
+
+@pytest.mark.parametrize("compute", [scenario_pnl, scenario_pnl_fast])
+def test_what_is_held_cannot_fall_below_zero(compute):
+    with pytest.raises(MarginError, match=r"INSTRUMENT-1.*below zero"):
+        compute(contracts(2, is_valued=[False, True]), moves(price_shift=-150.0))
+
+
+def test_codes_of_the_compiled_kernel_are_those_of_the_enumeration():
+    assert (UnitValue.LEVEL, UnitValue.RECIPROCAL, UnitValue.EUROPEAN) == (
+        kernels._LEVEL,
+        kernels._RECIPROCAL,
+        kernels._EUROPEAN,
+    )
 
 
 @pytest.mark.parametrize("compute", [scenario_pnl, scenario_pnl_fast])

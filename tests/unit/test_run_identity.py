@@ -14,7 +14,20 @@ from margin_tasks.pipeline.feed_source import feed_source, without_address, with
 from margin_tasks.pipeline.run import checked_business_date, checked_session, session_cut_off
 
 
-@pytest.mark.parametrize("value", [None, "", "05.02.2026", "2026-13-01", "today", "2026-02-05T00:00:00"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "05.02.2026",
+        "2026-13-01",
+        "today",
+        "2026-02-05T00:00:00",
+        "2026-2-5",
+        "\u0662026-02-05",
+        "2026-02-05\n",
+    ],
+)
 def test_a_business_date_is_stated_or_refused(value: str | None) -> None:
     with pytest.raises(MarginError) as caught:
         checked_business_date(value)
@@ -30,7 +43,7 @@ def test_known_sessions(session: str) -> None:
     assert checked_session(session) == session
 
 
-@pytest.mark.parametrize("session", ["eod", "ITD", "ITD-1", "ITD-001", "ITD-x1", ""])
+@pytest.mark.parametrize("session", ["eod", "ITD", "ITD-1", "ITD-001", "ITD-x1", "", "ITD-\u0661\u0662", "ITD-01\n"])
 def test_unknown_sessions(session: str) -> None:
     with pytest.raises(MarginError):
         checked_session(session)
@@ -42,6 +55,15 @@ def test_the_cut_off_is_an_instant_of_the_day() -> None:
         session_cut_off(date(2026, 2, 5), "EOD", "25:00")
     with pytest.raises(MarginError, match="needs its cut-off"):
         session_cut_off(date(2026, 2, 5), "ITD-01", None)
+
+
+@pytest.mark.parametrize(
+    "clock", ["", "21", "2130", "T21:30", "21:30+05:00", "21:30:59.5", "9:30", "24:00", "\u0662\u0661:30"]
+)
+def test_a_cut_off_is_hours_and_minutes_and_nothing_else(clock: str) -> None:
+    with pytest.raises(MarginError) as caught:
+        session_cut_off(date(2026, 2, 5), "EOD", clock)
+    assert caught.value.reason == FailureReason.INVALID_REQUEST
 
 
 def test_run_ids_sort_by_time() -> None:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.synthetic import Size, SyntheticBook, synthetic_book
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.kernels import scenario_pnl_fast
-from margin_tasks.pricing.revaluation import scenario_pnl
+from margin_tasks.pricing.revaluation import UnitValue, scenario_pnl
 from margin_tasks.risk.amounts import AmountRangeError, to_units
 from margin_tasks.risk.portfolio import Book, scenario_pnl_float, scenario_pnl_units, tail_of_outcomes
 from margin_tasks.risk.streaming import (
@@ -140,6 +140,50 @@ def test_memory_stays_below_what_is_stated():
     assert used[300] <= stated[300]
     # The statement is worth something: less than half of the risk arrays and the outcomes of all netting sets.
     assert stated[0] < (4_000 + sets["rows"]) * 400 * 8 / 2
+
+
+def test_memory_stays_below_what_is_stated_by_default_with_small_groups_and_binary_options():
+    size = Size(
+        name="wide", market="venue", instruments=12_000, accounts=300, positions=20_000, grid=35, historical=400
+    )
+    drawn = synthetic_book(size)
+    sets = sets_of(drawn)
+    largest_group = int(np.bincount(sets["group"]).max())
+    for storage in ("float64", "float32"):
+        for share_of_binaries in (0.0, 0.01):
+            unit_value = drawn.contracts.unit_value.copy()
+            is_binary = (np.arange(size.instruments) % 100 == 7) & (unit_value == UnitValue.EUROPEAN)
+            unit_value[is_binary & (share_of_binaries > 0.0)] = UnitValue.CASH_BINARY
+            contracts = replace(drawn.contracts, unit_value=unit_value)
+            streaming = Streaming(storage=storage)
+            stated = peak_bytes(
+                instruments=size.instruments,
+                positions=size.positions,
+                sets=sets["rows"],
+                scenarios=400,
+                largest_group=largest_group,
+                has_binary_or_american=share_of_binaries > 0.0,
+                streaming=streaming,
+            )
+            stream_tail_losses(contracts, drawn.historical, tail=TAIL, streaming=streaming, **sets)
+            tracemalloc.start()
+            stream_tail_losses(contracts, drawn.historical, tail=TAIL, streaming=streaming, **sets)
+            used = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert used <= stated, (storage, share_of_binaries)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 1.5, -1.0, float("nan")])
+def test_confidence_that_is_no_share_is_refused(confidence):
+    with pytest.raises(MarginError, match="confidence"):
+        scenarios_in_tail(confidence=confidence, scenarios=1000)
+
+
+def test_sets_of_different_sizes_have_no_common_tail(small):
+    weight = small.historical.weight.copy()
+    weight[0, -5:] = 0.0
+    with pytest.raises(MarginError, match="align"):
+        stream_tail_losses(small.contracts, replace(small.historical, weight=weight), tail=TAIL, **sets_of(small))
 
 
 def test_netting_set_across_groups_is_refused(small):

@@ -8,17 +8,23 @@ is empty text or 0. Source: CME Group, "Risk Parameter File Layouts for the Posi
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pricing.black76 import FloatArray
 
 _FORMAT = "U2"
+# Records of the format that hold nothing this engine reads: debt securities, redefinitions, value maintenance rates,
+# combinations, and arrays beyond the five digits of 81 and 82 (their contracts are then not among those read).
+_NOT_READ = ("9", "R", "V", "X", "Y", "Z", "83", "84")
+# The method of the records 3 and 4 whose columns are tables; under others the same columns mean something else.
+_TABLE_DRIVEN = "10"
 _LONGEST_LINE = 176
 _POINTS_OF_81, _POINTS_OF_82 = 9, 7
 _ARRAY_START, _ARRAY_STEP = 55, 6
@@ -45,12 +51,14 @@ class Pa2File:
     line in the order of the file, columns as :func:`parse_line` names them and ``line_number``; groups that repeat stay
     tuples. ``contracts``: one row for each contract of the records 81 and 82, by their common key. ``arrays``: float64
     of shape (I, 16), losses of one long contract positive, before the risk exponent of its combined commodity.
+    ``not_read``: lines of records that belong to the format and hold nothing that is read, by record.
     """
 
     header: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
     contracts: pd.DataFrame
-    arrays: FloatArray
+    arrays: NDArray[np.float64]
+    not_read: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ class _Line:
         return int(digits)
 
     def decimal(self, first: int, last: int, places: int) -> float:
-        return self.whole(first, last) / 10**places
+        return self.whole(first, last) / 10.0**places
 
     def signed(self, first: int, last: int, *, sign: int) -> int:
         value, mark = self.whole(first, last), self.raw(sign, sign)
@@ -108,7 +116,8 @@ def parse_line(text: str, *, line_number: int = 1) -> Pa2Record:
 def read_pa2(stream: io.BufferedIOBase | Iterable[bytes]) -> Pa2File:
     """Read a file line by line; memory is that of the tables, not of the text.
 
-    Records that :func:`parse_line` does not know are refused, so that nothing of a file is left out unseen.
+    A record that does not belong to the format is refused; what belongs to it and is not read is counted, so that
+    nothing of a file is left out unseen.
 
     Raises:
         MarginError: FILE_UNREADABLE, naming line and columns; FILE_TRUNCATED when there is no header or a contract has
@@ -116,6 +125,7 @@ def read_pa2(stream: io.BufferedIOBase | Iterable[bytes]) -> Pa2File:
     """
     header: Mapping[str, Any] | None = None
     rows: dict[str, list[dict[str, Any]]] = {}
+    not_read: Counter[str] = Counter()
     halves: tuple[dict[tuple[Any, ...], Pa2Record], dict[tuple[Any, ...], Pa2Record]] = ({}, {})
     for number, data in enumerate(stream, start=1):
         try:
@@ -123,6 +133,9 @@ def read_pa2(stream: io.BufferedIOBase | Iterable[bytes]) -> Pa2File:
         except UnicodeDecodeError as error:
             raise _unreadable(number, f"byte {error.object[error.start]:#04x} is not ASCII text") from error
         if not text.strip():
+            continue
+        if header is not None and text[:2].rstrip() in _NOT_READ:
+            not_read[text[:2].rstrip()] += 1
             continue
         record = parse_line(text, line_number=number)
         if header is None:
@@ -147,6 +160,7 @@ def read_pa2(stream: io.BufferedIOBase | Iterable[bytes]) -> Pa2File:
         tables={name: pd.DataFrame(found) for name, found in rows.items()},
         contracts=contracts,
         arrays=arrays,
+        not_read=dict(not_read),
     )
 
 
@@ -162,7 +176,7 @@ def _checked_header(record: Pa2Record) -> Mapping[str, Any]:
 
 def _joined(
     first: Mapping[tuple[Any, ...], Pa2Record], second: Mapping[tuple[Any, ...], Pa2Record]
-) -> tuple[pd.DataFrame, FloatArray]:
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     lonely = next((key for key in [*first, *second] if (key in first) != (key in second)), None)
     if lonely is not None:
         line = (first.get(lonely) or second[lonely]).line_number
@@ -222,7 +236,9 @@ def _exchange(line: _Line) -> dict[str, Any]:
 
 
 def _combined_commodity(line: _Line) -> dict[str, Any]:
-    slots = ((line.word(at, at + 9), line.word(at + 10, at + 12), line.whole(at + 13, at + 13)) for at in _at(23, 16, 6))
+    slots = (
+        (line.word(at, at + 9), line.word(at + 10, at + 12), line.whole(at + 13, at + 13)) for at in _at(23, 16, 6)
+    )
     families = [slot for slot in slots if slot[0]]
     return {
         "exchange": line.word(3, 5),
@@ -241,7 +257,7 @@ def _intra_tiers(line: _Line) -> dict[str, Any]:
     return {
         "code": line.word(3, 8),
         "method": line.word(9, 10),
-        "tiers": _tiers(line, first=11, slots=4),
+        "tiers": _tiers(line, first=11, slots=4) if line.word(9, 10) == _TABLE_DRIVEN else (),
         "init_to_maint": {
             "member": line.decimal(69, 72, 3),
             "hedger": line.decimal(73, 76, 3),
@@ -299,7 +315,7 @@ def _series_spread(line: _Line) -> dict[str, Any]:
 
 
 def _spot_charges(line: _Line) -> dict[str, Any]:
-    count = line.whole(11, 12)
+    count = line.whole(11, 12) if line.word(9, 10) == _TABLE_DRIVEN else 0
     return {
         "code": line.word(3, 8),
         "spot_charge_method": line.word(9, 10),
@@ -438,7 +454,9 @@ def _array(line: _Line, *, points: int) -> tuple[int, ...]:
 
 
 def _tiers(line: _Line, *, first: int, slots: int) -> tuple[tuple[int, str, str], ...]:
-    found = ((line.whole(at, at + 1), line.word(at + 2, at + 7), line.word(at + 8, at + 13)) for at in _at(first, 14, slots))
+    found = (
+        (line.whole(at, at + 1), line.word(at + 2, at + 7), line.word(at + 8, at + 13)) for at in _at(first, 14, slots)
+    )
     return tuple(tier for tier in found if tier[0])
 
 
