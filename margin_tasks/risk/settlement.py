@@ -10,6 +10,7 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.day_market import DayMarket
 from margin_tasks.pricing.instruments import IntArray, Product
+from margin_tasks.pricing.inverse_contracts import inverse_pnl
 from margin_tasks.risk.amounts import floats_from_units, to_units
 from margin_tasks.risk.positions import Positions
 
@@ -66,7 +67,7 @@ def settle(positions: Positions, *, market: DayMarket, notional_usd: FloatArray)
 
     def gain_per_contract(start: FloatArray, *, instrument: IntArray) -> FloatArray:
         linear = mark[instrument] - start
-        coin = 1.0 / start - 1.0 / mark[instrument]
+        coin = inverse_pnl(face=1.0, entry_price=start, exit_price=mark[instrument])
         usd = usd_per_price[instrument] * np.where(is_reciprocal[instrument], coin, linear)
         return np.where(is_daily_settled[instrument], usd, 0.0)
 

@@ -11,13 +11,20 @@ from margin_tasks.pricing.inverse_contracts import (
     position_value,
     tiered_maintenance,
 )
+from margin_tasks.pricing.kernels import scenario_pnl_fast
+from margin_tasks.pricing.revaluation import UnitValue
 from tests.reference.reading import Case, cases
+from tests.revaluing import contracts, moves
 
 
 @pytest.mark.parametrize("case", cases("crypto", "inverse_contracts", "pnl"))
 def test_profit_in_coin(case: Case):
     profit = inverse_pnl(face=case["side"] * case["contracts"], entry_price=case["entry"], exit_price=case["exit"])
     assert profit == case.tolerance.approx(case["expected_btc"])
+    book = contracts(unit_value=UnitValue.RECIPROCAL, level=case["entry"], multiplier=case["side"] * case["contracts"])
+    moved = moves(price_move=case["exit"] / case["entry"] - 1.0)
+    in_risk_array = scenario_pnl_fast(book, moved, in_settlement_currency=True)[0, 0]
+    assert in_risk_array == case.tolerance.approx(case["expected_btc"])
     if "usd_value_after" in case:  # a holder hedged by the contract keeps the dollar value
         value = (case["btc_collateral"] + profit) * case["exit"]
         assert value == pytest.approx(case["usd_value_after"], abs=case.tolerance.absolute * case["exit"], rel=1e-12)

@@ -10,7 +10,10 @@ import pytest
 from margin_tasks.market.volatility_surface import clamped_log_moneyness, venue_svi_volatility
 from margin_tasks.pricing.black76 import black76_greeks, black76_price
 from margin_tasks.pricing.black_scholes import black_scholes_greeks, black_scholes_price
+from margin_tasks.pricing.kernels import scenario_pnl_fast
+from margin_tasks.pricing.revaluation import UnitValue, unit_values
 from tests.reference.reading import Case, cases
+from tests.revaluing import contracts, moves
 
 # How the vollib table names the greeks, behind C for the call and P for the put.
 VOLLIB_GREEKS = {"D": "delta", "G": "gamma", "T": "theta_per_year", "V": "vega", "R": "rho"}
@@ -32,9 +35,39 @@ def describe_haug(row: dict[str, Any]) -> str:
     return f"{row.get('greek', 'value')}_{row['type']}_K{row['strike']}_S{row['spot']}_T{row['t_years']:.4g}"
 
 
+def risk_array_values(point: dict[str, Any]) -> tuple[float, float]:
+    """What the engine of the risk arrays makes of an option on spot: the reference's value, and the compiled kernel's.
+
+    The kernel states changes of value: a long option loses all of it when the price runs away.
+    """
+    rate = point["rate"]
+    book = contracts(
+        unit_value=UnitValue.EUROPEAN,
+        is_valued=True,
+        is_on_spot=True,
+        level=point["spot"],
+        strike=point["strike"],
+        right=1.0 if point["is_call"] else -1.0,
+        volatility=point["volatility"],
+        year_fraction=point["year_fraction"],
+        carry_rate=rate - point.get("dividend_yield", 0.0),
+        discount_rate=rate,
+    )
+    value = unit_values(
+        book,
+        level=book.level[:, None],
+        volatility=book.volatility[:, None],
+        years=book.year_fraction[:, None],
+        rate_shift=np.zeros((1, 1)),
+    )
+    away = moves(price_move=-1.0 + 1e-9 if point["is_call"] else 1e9)
+    return float(value[0, 0]), -float(scenario_pnl_fast(book, away)[0, 0])
+
+
 @pytest.mark.parametrize("case", cases("crypto", "options_haug_values", "values", describe=describe_haug))
 def test_textbook_value(case: Case):
-    assert black_scholes_price(**haug_point(case.row)) == case.tolerance.approx(case["value"])
+    for value in (black_scholes_price(**haug_point(case.row)), *risk_array_values(haug_point(case.row))):
+        assert value == case.tolerance.approx(case["value"])
 
 
 @pytest.mark.parametrize("case", cases("crypto", "options_haug_values", "greeks", describe=describe_haug))
@@ -55,6 +88,8 @@ def test_vollib_table_row(case: Case):
     computed = {}
     for letter, side, is_call in (("C", "call", True), ("P", "put", False)):
         computed[f"bs_{side}"] = black_scholes_price(is_call=is_call, **point)
+        for value in risk_array_values(point | {"is_call": is_call}):
+            assert value == case.tolerance.approx(row[f"bs_{side}"]), side
         greeks = black_scholes_greeks(is_call=is_call, **point)
         computed |= {letter + column: getattr(greeks, name) for column, name in VOLLIB_GREEKS.items()}
     # Every published column, so that one with a name of its own is not passed over.
