@@ -296,6 +296,7 @@ _FIELDS: tuple[Field, ...] = (
     _string("scenario_id", "Scenario of the rulebook's grid.", pattern=r"[A-Za-z0-9+._-]+"),
     _number("price_move", "relative, 0.1 = +10 %", "Move of the underlying and of every forward on it.", minimum=-1.0),
     _string("volatility_move", "Direction of the volatility shock.", allowed=("down", "same", "up")),
+    _string("scenario_description", "Every move of the scenario that is not neutral, in words."),
     _number("weight", "fraction", "Share of the scenario's profit or loss that counts.", minimum=0.0, maximum=1.0),
     _decimal("pnl_per_contract", "USD per contract", "Value change of one long contract in the scenario, weighted."),
     _identifier("netting_set", "Positions that offset each other under the rulebook."),

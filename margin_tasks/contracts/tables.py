@@ -147,7 +147,7 @@ RISK: dict[str, Table] = _by_name(
     _table(
         "scenarios",
         "The scenario grid of each scan-based rulebook.",
-        "rulebook_id underlying scenario_id price_move volatility_move weight",
+        "rulebook_id underlying scenario_id price_move volatility_move weight scenario_description",
         key="rulebook_id underlying scenario_id",
     ),
     _table(

@@ -146,6 +146,7 @@ def scenarios_frame(arrays: Mapping[str, RiskArrays], *, instruments: Instrument
                 "price_move": scenarios.price_move,
                 "volatility_move": scenarios.volatility_direction,
                 "weight": scenarios.weight,
+                "scenario_description": scenarios.description,
             }
         )
         for rulebook_id, array in sorted(arrays.items())

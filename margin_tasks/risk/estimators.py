@@ -27,6 +27,7 @@ from margin_tasks.scenarios.definition import Definition, NotNegative, Positive
 
 # The boundary of the domain belongs to it: S = 0, K = 8 comes out as a rounding error.
 _DOMAIN_SLACK = 1e-12
+_LARGEST_SKEW = 6.0 * (np.sqrt(2.0) - 1.0)
 
 
 class TailMeasure(NamedTuple):
@@ -205,7 +206,8 @@ def is_in_cornish_fisher_domain(skewness: ArrayLike, excess_kurtosis: ArrayLike)
     """Whether the expansion is a monotone function of the normal quantile, so that it is a quantile at all."""
     s, k = np.asarray(skewness, dtype=np.float64), np.asarray(excess_kurtosis, dtype=np.float64)
     test = s**2 / 9.0 - 4.0 * (k / 8.0 - s**2 / 6.0) * (1.0 - k / 8.0 + 5.0 * s**2 / 36.0)
-    inside: BoolArray = test <= _DOMAIN_SLACK
+    # The inequality holds again for skews far beyond the domain.
+    inside: BoolArray = (test <= _DOMAIN_SLACK) & (np.abs(s) <= _LARGEST_SKEW + _DOMAIN_SLACK)
     return inside
 
 
@@ -293,7 +295,8 @@ def _losses(losses: ArrayLike, level: float) -> FloatArray:
 def _mean_beyond(losses: FloatArray, quantile: FloatArray, weights: FloatArray) -> FloatArray:
     counted: NDArray[np.float64] = np.where(losses > quantile[..., None], weights, 0.0)
     total = counted.sum(axis=-1)
-    beyond: FloatArray = np.divide((counted * losses).sum(axis=-1), total, out=quantile.copy(), where=total > 0.0)
+    mean = (counted * losses).sum(axis=-1) / np.where(total > 0.0, total, 1.0)
+    beyond: FloatArray = np.where(total > 0.0, mean, quantile)
     return beyond
 
 

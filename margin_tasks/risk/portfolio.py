@@ -30,7 +30,8 @@ from margin_tasks.risk.amounts import (
 
 ArrayValues = NDArray[np.float64] | NDArray[np.float32]
 
-LARGEST_AMOUNT = LARGEST_UNITS / UNITS_PER_ONE
+# LARGEST_UNITS / UNITS_PER_ONE, as a literal: compiled code may hold no constant of another file.
+LARGEST_AMOUNT = 9.2e10
 # More blocks than cores, so that a few large sets do not leave a core idle.
 _BLOCKS = 256
 # A float64 sum of n products errs by at most n + 1 roundings, 2^-53 each, of the sum of their sizes. The exact

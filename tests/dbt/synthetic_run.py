@@ -138,7 +138,8 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
     ]  # fmt: skip
     scenarios = [
         {"rulebook_id": "portfolio", "underlying": "BTC", "scenario_id": scenario, "price_move": move,
-         "volatility_move": direction, "weight": 1.0}
+         "volatility_move": direction, "weight": 1.0,
+         "scenario_description": "unmoved"}
         for scenario, move, direction in SCENARIOS
     ]  # fmt: skip
     risk_arrays = [

@@ -82,7 +82,8 @@ def test_lognormal_factors_rise_with_volatility_and_vanish_without():
     calm = lognormal_factors(tail_probability=0.01, years=0.1, drift=0.0, volatility=0.0)
     assert (float(calm.long), float(calm.short)) == pytest.approx((0.0, 0.0))
     factors = lognormal_factors(tail_probability=0.01, years=0.1, drift=0.0, volatility=np.array([0.5, 1.0]))
-    assert np.all(np.diff(factors.long) > 0.0) and np.all(np.diff(factors.short) > 0.0)
+    assert np.all(np.diff(factors.long) > 0.0)
+    assert np.all(np.diff(factors.short) > 0.0)
     assert np.all(factors.long < 1.0)
 
 

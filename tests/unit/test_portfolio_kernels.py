@@ -8,8 +8,9 @@ import numba
 import numpy as np
 import pytest
 
-from margin_tasks.risk.amounts import AmountRangeError, floats_from_units
+from margin_tasks.risk.amounts import LARGEST_UNITS, UNITS_PER_ONE, AmountRangeError, floats_from_units
 from margin_tasks.risk.portfolio import (
+    LARGEST_AMOUNT,
     Book,
     positions_by_set,
     refuse_unbounded,
@@ -36,6 +37,10 @@ def drawn_book(random: np.random.Generator, *, positions: int = 700) -> tuple[np
     row = random.integers(0, SETS // 2, positions) * 2
     quantity = np.where(random.random(positions) < 0.5, 1, -1) * random.integers(1, 10**12, positions)
     return row, Book(account=row, instrument=random.integers(0, INSTRUMENTS, positions), quantity_units=quantity)
+
+
+def test_the_literal_bound_is_that_of_amounts():
+    assert LARGEST_AMOUNT == LARGEST_UNITS / UNITS_PER_ONE
 
 
 def drawn_units(random: np.random.Generator) -> np.ndarray:
