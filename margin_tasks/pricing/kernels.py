@@ -696,7 +696,8 @@ def scenario_pnl_fast(
 
 def _is_constant(column: FloatArray) -> BoolArray:
     """Whether every scenario of a factor moves alike, shape (U,)."""
-    return np.all(column == column[:, :1], axis=1)
+    is_constant: BoolArray = np.all(column == column[:, :1], axis=1)
+    return is_constant
 
 
 def _fill_common(

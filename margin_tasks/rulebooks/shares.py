@@ -17,7 +17,6 @@ from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray
 from margin_tasks.risk.amounts import UNITS_PER_ONE, floats_from_units, multiply_units, split_units, to_units
 
-
 # Charges and their shares are computed in float64 by different orders of summation.
 _FLOAT_ERROR = 1e-12
 

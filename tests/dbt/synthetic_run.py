@@ -262,7 +262,8 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
         "valuations": valuations, "scenarios": scenarios, "risk_arrays": risk_arrays,
         "collateral_terms": collateral_terms,
         "account_scenario_pnl": account_scenario_pnl, "position_values": position_values,
-        "requirement_components": components, "requirement_shares": shares, "requirements": totals, "collateral_values": collateral_values,
+        "requirement_components": components, "requirement_shares": shares, "requirements": totals,
+        "collateral_values": collateral_values,
         "account_margin": account_margin, "requirement_changes": [], "margin_calls": margin_calls,
     }  # fmt: skip
     return SyntheticRun(

@@ -21,7 +21,8 @@ from tests.dbt.synthetic_run import CUT_OFF, SyntheticRun, run_event, synthetic_
 MARTS = {
     "dim_account": 3, "dim_instrument": 3, "dim_member": 2, "fct_account_margin": 3, "fct_account_scenario_pnl": 4,
     "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 42, "fct_requirement": 9,
-    "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_requirement_share": 28, "fct_risk_array": 6, "fct_valuation": 3,
+    "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_requirement_share": 28,
+    "fct_risk_array": 6, "fct_valuation": 3,
     "rpt_capital_efficiency": 9, "rpt_member_exposure": 2, "rpt_method_comparison": 3,
 }  # fmt: skip
 

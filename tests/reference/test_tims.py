@@ -20,7 +20,7 @@ from margin_tasks.rulebooks.tims.requirement import (
     portfolio_margin,
 )
 from margin_tasks.scenarios.scenario_set import stack
-from tests.reference.reading import Case, cases
+from tests.reference.reading import Case, cases, read
 
 RULES = definition("finra-4210g")
 
@@ -134,6 +134,15 @@ def test_published_portfolios(case: Case, revalue: Any):
     point = int(margin.class_groups.worst_point[0])
     worst_move = None if point == MINIMUM_BINDS else float(rules.moves(case["underlying"])[point])
     assert worst_move == (None if case["worst_move"] is None else pytest.approx(case["worst_move"], abs=1e-12))
+
+
+@pytest.mark.parametrize("case", cases("tradfi", "cboe_tims_vs_strategy_2007"))
+def test_no_portfolio_is_further_off_than_the_file_says(case: Case):
+    rows = read("tradfi", "cboe_tims_vs_strategy_2007", "rows")
+    margins = [float(published_portfolio(row, scenario_pnl_fast)[0].maintenance_margin[0]) for row in rows]
+    published = [row["published_portfolio_margin_usd"] for row in rows]
+    errors = np.abs(np.array(margins) / np.array(published) - 1.0)
+    assert errors.max() <= case["reproduction"]["max_abs_rel_err"]
 
 
 @pytest.mark.parametrize("case", cases("tradfi", "us_portfolio_margin_4210"))

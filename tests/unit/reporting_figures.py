@@ -425,9 +425,8 @@ def _scenarios() -> pd.DataFrame:
             ("portfolio", underlying, f"{underlying}{sign}tail", extent * 2 * side, "same", 0.35)
             for sign, side in (("-", -1), ("+", 1))
         ]
-    return pd.DataFrame(
-        rows, columns=["rulebook_id", "underlying", "scenario_id", "price_move", "volatility_move", "weight"]
-    )
+    columns = ["rulebook_id", "underlying", "scenario_id", "price_move", "volatility_move", "weight"]
+    return pd.DataFrame(rows, columns=columns).assign(scenario_description="stated by the test")
 
 
 def _scenario_id(underlying: str, step: int, way: str) -> str:

@@ -78,6 +78,7 @@ def test_a_butterfly_is_cheaper_than_its_spreads():
     fly = margin((CALL, 95.0, 30, 1, 7.0), (CALL, 100.0, 30, -2, 4.0), (CALL, 105.0, 30, 1, 2.0))
     assert float(fly.margin_usd[0]) == (7.0 - 8.0 + 2.0) * 100
     assert float(fly.spread_loss_units[0]) == 0.0
+    assert fly.initial_margin.tolist() == fly.maintenance_margin.tolist() == fly.margin_usd.tolist()
 
 
 def test_options_of_different_size_cover_each_other_lot_by_lot():

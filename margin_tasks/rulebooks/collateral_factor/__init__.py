@@ -1,0 +1,1 @@
+"""Collateral factors: what assets support and what liabilities take up, by weights, size, tiers and caps."""

@@ -1,0 +1,1 @@
+"""Portfolio margin of centralised exchanges: extended matrix, risk units, scan with a minimum for delta."""

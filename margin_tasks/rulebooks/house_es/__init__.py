@@ -1,0 +1,1 @@
+"""The recommended model: filtered historical expected shortfall of joint scenarios, with limits, add-ons and floors."""
