@@ -56,11 +56,11 @@ _MILLS_BELOW = (
     47007.291824247, 105451.49936964268, 109045.03519513231, 68448.88826163449, 28859.45300493234, 8518.394826741182,
     1771.7616677699643, 252.61804421173045, 22.693138209661793, 1.0,
 )  # fmt: skip
-# (exp(r) - 1 - r) / r^2, |r| <= ln(2) / 2: 1e-17.
+# (exp(r) - 1 - r) / r^2, |r| <= ln(2) / 2: 1e-15, or 1e-16 of the exponential.
 _EXP = (
-    0.5, 0.1666666666666667, 0.04166666666666668, 0.008333333333326082, 0.0013888888888879001, 0.00019841269875003973,
-    2.480158733663232e-05, 2.7557255168123062e-06, 2.755726307600547e-07, 2.5105313423078524e-08,
-    2.0918212752506956e-09,
+    0.5000000000000001, 0.1666666666666667, 0.04166666666662382, 0.008333333333326082, 0.0013888888917368964,
+    0.00019841269875003973, 2.4801521055364205e-05, 2.7557255168123062e-06, 2.76202026313159e-07,
+    2.5105313423078524e-08,
 )  # fmt: skip
 # (ln((1 + s) / (1 - s)) - 2 s) / (s z) in z = s^2, where (1 + s) / (1 - s) is between the root of 1/2 and of 2: 1e-17.
 _LOG = (
@@ -129,10 +129,15 @@ def exponential(x: float) -> float:
     shifted = fused(x, _LOG2_E, _ROUNDER)
     power = shifted - _ROUNDER
     r = fused(-power, _LN2_LOW, fused(-power, _LN2_HIGH, x))
-    value = _EXP[10]
-    for i in range(9, -1, -1):
-        value = fused(value, r, _EXP[i])
-    return (1.0 + fused(r * r, value, r)) * float_of_bits((bits_of_float(shifted) + _EXPONENT_BIAS) << 52)
+    square = r * r
+    even, odd = _EXP[8], _EXP[9]
+    for i in range(6, -1, -2):
+        even = fused(even, square, _EXP[i])
+    for i in range(7, 0, -2):
+        odd = fused(odd, square, _EXP[i])
+    return (1.0 + fused(square, fused(r, odd, even), r)) * float_of_bits(
+        (bits_of_float(shifted) + _EXPONENT_BIAS) << 52
+    )
 
 
 @njit(cache=True, forceinline=True, error_model="numpy")
@@ -312,7 +317,7 @@ def _move_dated_level(
 
 
 @njit(cache=True, error_model="numpy")
-def _shock_volatility(
+def _shocked_deviation(
     tenor: float,
     twist: float,
     volatility_move: FloatArray,
@@ -320,13 +325,16 @@ def _shock_volatility(
     volatility_floor: FloatArray,
     skew_move: FloatArray,
     smile_move: FloatArray,
+    root: FloatArray,
     volatility: FloatArray,
 ) -> None:
+    """Turn volatility into the deviation, shocked volatility times the root of time."""
     size = abs(twist)
     for s in range(volatility.size):
         shocked = volatility[s] * (1.0 + volatility_move[s] * tenor)
         shocked = shocked * (1.0 + skew_move[s] * twist + smile_move[s] * size)
-        volatility[s] = max(max(shocked + volatility_shift[s] * tenor, volatility_floor[s]), 0.0)
+        shocked = shocked + volatility_shift[s] * tenor
+        volatility[s] = max(shocked, volatility_floor[s]) * root[s]
 
 
 @njit(cache=True, forceinline=True, error_model="numpy")
@@ -407,23 +415,19 @@ class _Columns(NamedTuple):
     settlement_price: FloatArray
 
 
-class _Moves(NamedTuple):
-    """:class:`ScenarioMoves` of shape (U, S), the logarithm of the price move, and what each factor needs: (U,)."""
+# Rows of _Moves.rows, in the order of the columns of ScenarioMoves; the last is the logarithm of the price move.
+(
+    _PRICE_MOVE, _PRICE_SHIFT, _VOLATILITY_MOVE, _VOLATILITY_SHIFT, _VOLATILITY_FLOOR, _SKEW_MOVE, _SMILE_MOVE,
+    _STICKINESS, _TIME_DECAY, _RATE_SHIFT, _BASIS_MOVE, _BASIS_SHIFT, _WEIGHT, _LOG_MOVE,
+) = range(14)  # fmt: skip
+# Arrays start this many elements apart modulo a page, so that they do not push each other out of the cache.
+_STAGGER, _PAGE = 40, 512
 
-    price_move: FloatArray
-    price_shift: FloatArray
-    volatility_move: FloatArray
-    volatility_shift: FloatArray
-    volatility_floor: FloatArray
-    skew_move: FloatArray
-    smile_move: FloatArray
-    stickiness: FloatArray
-    time_decay: FloatArray
-    rate_shift: FloatArray
-    basis_move: FloatArray
-    basis_shift: FloatArray
-    weight: FloatArray
-    log_move: FloatArray
+
+class _Moves(NamedTuple):
+    """:class:`ScenarioMoves` as ``rows`` of shape (U, 14, at least S), and what each factor needs: (U,)."""
+
+    rows: FloatArray
     is_one_horizon: BoolArray
     is_sticky: BoolArray
     has_basis: BoolArray
@@ -460,15 +464,15 @@ def _fill_horizons(i: int, start: int, stop: int, contracts: _Columns, moves: _M
     years, root, carried = scratch.years, scratch.root, scratch.carried
     growth, discount = scratch.growth, scratch.discount
     if moves.is_one_horizon[u]:
-        left = max(time - moves.time_decay[u, 0], 0.0)
-        log_growth = (carry + spot * moves.rate_shift[u, 0]) * left
-        grown, discounted = exponential(log_growth), exponential(-(rate + moves.rate_shift[u, 0]) * left)
+        left = max(time - moves.rows[u, _TIME_DECAY, 0], 0.0)
+        log_growth = (carry + spot * moves.rows[u, _RATE_SHIFT, 0]) * left
+        grown, discounted = exponential(log_growth), exponential(-(rate + moves.rows[u, _RATE_SHIFT, 0]) * left)
         root_left = math.sqrt(left)
         for s in range(stop - start):
             years[s], root[s], carried[s] = left, root_left, log_growth
             growth[s], discount[s] = grown, discounted
         return
-    time_decay, rate_shift = moves.time_decay[u, start:stop], moves.rate_shift[u, start:stop]
+    time_decay, rate_shift = moves.rows[u, _TIME_DECAY, start:stop], moves.rows[u, _RATE_SHIFT, start:stop]
     for s in range(stop - start):
         years[s] = max(time - time_decay[s], 0.0)
         root[s] = math.sqrt(years[s])
@@ -491,18 +495,18 @@ def _fill_block(i: int, start: int, stop: int, contracts: _Columns, moves: _Move
             contracts.level[i],
             contracts.fixed_share[i],
             scratch.years,
-            moves.price_move[u, start:stop],
-            moves.price_shift[u, start:stop],
-            moves.basis_move[u, start:stop],
-            moves.basis_shift[u, start:stop],
+            moves.rows[u, _PRICE_MOVE, start:stop],
+            moves.rows[u, _PRICE_SHIFT, start:stop],
+            moves.rows[u, _BASIS_MOVE, start:stop],
+            moves.rows[u, _BASIS_SHIFT, start:stop],
             level,
         )
     else:
         _move_level(
             contracts.level[i],
             contracts.fixed_share[i],
-            moves.price_move[u, start:stop],
-            moves.price_shift[u, start:stop],
+            moves.rows[u, _PRICE_MOVE, start:stop],
+            moves.rows[u, _PRICE_SHIFT, start:stop],
             level,
         )
     if kind == _LEVEL:
@@ -519,7 +523,7 @@ def _fill_block(i: int, start: int, stop: int, contracts: _Columns, moves: _Move
     if moves.is_relative[u] and contracts.fixed_share[i] == 0.0 and not is_on_basis:
         # The logarithm of a relative move is the same for every instrument.
         for s in range(size):
-            log_moneyness[s] = unmoved + moves.log_move[u, start + s] + scratch.carried[s]
+            log_moneyness[s] = unmoved + moves.rows[u, _LOG_MOVE, start + s] + scratch.carried[s]
     else:
         for s in range(size):
             log_moneyness[s] = log_ratio(level[s], strike) + scratch.carried[s]
@@ -528,20 +532,20 @@ def _fill_block(i: int, start: int, stop: int, contracts: _Columns, moves: _Move
         volatility[s] = contracts.volatility[i]
     if moves.is_sticky[u]:
         today = unmoved + contracts.carry_rate[i] * contracts.year_fraction[i]
-        _follow_surface(i, today, log_moneyness, moves.stickiness[u, start:stop], contracts, volatility)
-    _shock_volatility(
+        _follow_surface(i, today, log_moneyness, moves.rows[u, _STICKINESS, start:stop], contracts, volatility)
+    _shocked_deviation(
         contracts.tenor_scale[i],
         contracts.twist[i],
-        moves.volatility_move[u, start:stop],
-        moves.volatility_shift[u, start:stop],
-        moves.volatility_floor[u, start:stop],
-        moves.skew_move[u, start:stop],
-        moves.smile_move[u, start:stop],
+        moves.rows[u, _VOLATILITY_MOVE, start:stop],
+        moves.rows[u, _VOLATILITY_SHIFT, start:stop],
+        moves.rows[u, _VOLATILITY_FLOOR, start:stop],
+        moves.rows[u, _SKEW_MOVE, start:stop],
+        moves.rows[u, _SMILE_MOVE, start:stop],
+        scratch.root,
         volatility,
     )
     for s in range(size):
         level[s] *= scratch.growth[s]
-        volatility[s] *= scratch.root[s]
     _european_block(level, strike, log_moneyness, volatility, right, scratch.near[:size], scratch.far[:size], unit)
     if contracts.is_in_coin[i]:
         for s in range(size):
@@ -579,12 +583,12 @@ def _fill_row(
             for s in range(stop - start):
                 lowest[i] = min(lowest[i], scratch.level[s])
         unfinite[i] += _gain(
-            moves.weight[u, start:stop],
+            moves.rows[u, _WEIGHT, start:stop],
             contracts.multiplier[i],
             now,
             price,
-            moves.price_move[currency, start:stop],
-            moves.price_shift[currency, start:stop],
+            moves.rows[currency, _PRICE_MOVE, start:stop],
+            moves.rows[currency, _PRICE_SHIFT, start:stop],
             currency_moves,
             contracts.is_valued[i],
             scratch.unit[: stop - start],
@@ -605,17 +609,17 @@ def _fill(
     rows = pnl.shape[0]
     for task in prange((rows + _ROWS_PER_TASK - 1) // _ROWS_PER_TASK):
         scratch = _Scratch(
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
-            np.empty(_BLOCK),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
+            np.empty(_BLOCK + _STAGGER),
         )
         for i in range(task * _ROWS_PER_TASK, min((task + 1) * _ROWS_PER_TASK, rows)):
             if contracts.unit_value[i] <= _EUROPEAN:
@@ -708,9 +712,13 @@ def _fill_common(
     columns = _Columns(*(np.ascontiguousarray(getattr(contracts, name)) for name in _Columns._fields))
     can_fall = (moves.price_shift < 0.0) | (moves.price_move <= -1.0) | (moves.basis_move <= -1.0)
     has_basis = (moves.basis_move != 0.0) | (moves.basis_shift != 0.0)
+    size = len(moves)
+    rows = np.zeros((moves.factors, _LOG_MOVE + 1, size + (_STAGGER - size) % _PAGE))
+    for row, column in enumerate(fields(moves)):
+        rows[:, row, :size] = getattr(moves, column.name)
+    rows[:, _LOG_MOVE, :size] = _log_of_moves(moves.price_move)
     compiled = _Moves(
-        **{column.name: np.ascontiguousarray(getattr(moves, column.name)) for column in fields(moves)},
-        log_move=_log_of_moves(moves.price_move),
+        rows=rows,
         is_one_horizon=_is_constant(moves.time_decay) & _is_constant(moves.rate_shift),
         is_sticky=np.any(moves.stickiness != 0.0, axis=1),
         has_basis=np.any(has_basis, axis=1),

@@ -214,7 +214,7 @@ def moved_market(contracts: Contracts, moves: ScenarioMoves) -> tuple[FloatArray
     volatility = volatility * (1.0 + moves.volatility_move[of] * tenor)
     volatility = volatility * (1.0 + moves.skew_move[of] * twist + moves.smile_move[of] * np.abs(twist))
     volatility = np.maximum(volatility + moves.volatility_shift[of] * tenor, moves.volatility_floor[of])
-    return level, np.maximum(volatility, 0.0), years, moves.rate_shift[of]
+    return level, volatility, years, moves.rate_shift[of]
 
 
 def unit_values(
@@ -340,6 +340,8 @@ def refuse_unusable(contracts: Contracts, moves: ScenarioMoves) -> None:
     for column in fields(moves):
         if not np.isfinite(getattr(moves, column.name)).all():
             raise MarginError(FailureReason.INVALID_REQUEST, f"scenarios: {column.name} is not finite; correct the set")
+    if (moves.volatility_floor < 0.0).any():
+        raise MarginError(FailureReason.INVALID_REQUEST, "scenarios: volatility_floor is negative; correct the set")
     is_option = contracts.unit_value >= UnitValue.EUROPEAN
     has_surface = np.all([np.isfinite(getattr(contracts, name)) for name in _SURFACE], axis=0)
     needs_surface = is_option & np.any(moves.stickiness != 0.0, axis=1)[contracts.factor]

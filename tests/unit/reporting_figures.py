@@ -120,6 +120,12 @@ def day_tables(
                 "expiry_at": pd.NaT,
                 "strike_price": float("nan"),
                 "option_type": None,
+                "exercise_style": None,
+                "payoff_type": None,
+                "premium_style": None,
+                "settlement_method": None,
+                "option_valued_on": None,
+                "averaging_window_seconds": float("nan"),
             }
         ),
         "market_prices": pd.DataFrame(
@@ -135,6 +141,8 @@ def day_tables(
                 "previous_forward_price": 73100.0,
                 "previous_mark_iv": float("nan"),
                 "funding_rate": 0.0001,
+                "discount_rate": float("nan"),
+                "dividend_yield": float("nan"),
                 "observed_at": pd.Timestamp("2026-02-05 21:29:58"),
             }
         ),
