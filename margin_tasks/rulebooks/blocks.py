@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray
 from margin_tasks.risk.amounts import scale_units, to_units
+from margin_tasks.rulebooks.charge import Charge, total_initial, total_maintenance
 from margin_tasks.rulebooks.exposure import Exposure, parameter_of
 from margin_tasks.rulebooks.shares import (
     Parts,
@@ -38,29 +39,6 @@ Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
 
 # A net delta this small against the gross one is what rounding leaves of none.
 _FLAT = 1e-12
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Charge:
-    """One component of the requirement: int64 arrays of shape (N,), USD in units of 1e-8.
-
-    ``scenario``: index of the scenario that sets the amount, for a scan; else None.
-    """
-
-    component: str
-    initial_units: IntArray
-    maintenance_units: IntArray
-    scenario: IntArray | None = None
-
-
-def total_initial(charges: Sequence[Charge], *, sets: int) -> IntArray:
-    """Sum of the initial amounts, shape (N,)."""
-    return sum((charge.initial_units for charge in charges), start=np.zeros(sets, dtype=np.int64))
-
-
-def total_maintenance(charges: Sequence[Charge], *, sets: int) -> IntArray:
-    """Sum of the maintenance amounts, shape (N,)."""
-    return sum((charge.maintenance_units for charge in charges), start=np.zeros(sets, dtype=np.int64))
 
 
 class _Block(BaseModel):

@@ -19,8 +19,9 @@ from margin_tasks.risk.amounts import (
 )
 from margin_tasks.risk.arrays import RiskArrays
 from margin_tasks.risk.portfolio import Book, scenario_pnl_units
-from margin_tasks.rulebooks.blocks import Charge, total_initial, total_maintenance
+from margin_tasks.rulebooks.charge import Charge, total_initial, total_maintenance
 from margin_tasks.rulebooks.exposure import ContractFigures, Exposure
+from margin_tasks.rulebooks.methodology import Prepared, methodology_charges
 from margin_tasks.rulebooks.rulebook import Rulebook
 
 CONSERVATIVE_ADD_ON = "conservative_add_on"
@@ -32,7 +33,8 @@ class Requirement:
     """Requirement of accounts under one rulebook, USD in units of 1e-8.
 
     ``charges`` hold arrays of shape (N,) over the netting sets of ``exposure``; the add-on and the totals have shape
-    (A,). Totals are the exact sums of the charges and the add-on.
+    (A,). Totals are the exact sums of the charges and the add-on. ``prepared``: what the methodology read of the
+    market, None for a rulebook of blocks.
     """
 
     rulebook: Rulebook
@@ -43,6 +45,7 @@ class Requirement:
     add_on_maintenance_units: IntArray
     initial_units: IntArray
     maintenance_units: IntArray
+    prepared: Prepared | None
 
 
 def requirement(
@@ -55,6 +58,7 @@ def requirement(
     arrays: RiskArrays | None,
     account_ids: Sequence[str],
     is_conservative: BoolArray,
+    prepared: Prepared | None = None,
 ) -> Requirement:
     """Compute what accounts must post under a rulebook.
 
@@ -67,6 +71,7 @@ def requirement(
         arrays: risk arrays of the rulebook; None for a rulebook without scenarios.
         account_ids: the accounts; one without positions owes nothing.
         is_conservative: which accounts are margined by the rulebook's conservative treatment, shape (A,).
+        prepared: what the rulebook's methodology prepared for these instruments; None for a rulebook of blocks.
 
     Raises:
         MarginError: FIGURE_NOT_FINITE, naming the account, when an amount cannot be held.
@@ -80,9 +85,7 @@ def requirement(
         arrays=arrays,
         account_ids=account_ids,
     )
-    charges: tuple[Charge, ...] = ()
-    for block in rulebook.blocks:
-        charges += (block.charge(exposure, charges),)
+    charges = _charges(rulebook, exposure=exposure, prepared=prepared)
     accounts = len(account_ids)
     initial = _by_account(total_initial(charges, sets=exposure.sets), exposure=exposure, accounts=accounts)
     maintenance = _by_account(total_maintenance(charges, sets=exposure.sets), exposure=exposure, accounts=accounts)
@@ -97,7 +100,21 @@ def requirement(
         add_on_maintenance_units=add_on_maintenance,
         initial_units=initial + add_on_initial,
         maintenance_units=maintenance + add_on_maintenance,
+        prepared=prepared,
     )
+
+
+def _charges(rulebook: Rulebook, *, exposure: Exposure, prepared: Prepared | None) -> tuple[Charge, ...]:
+    if rulebook.methodology is not None and rulebook.outside is not None:
+        if prepared is None:
+            raise ValueError(f"{rulebook.rulebook_id}: its methodology has not been prepared for the market")
+        return methodology_charges(
+            rulebook.methodology, outside=rulebook.outside, exposure=exposure, prepared=prepared
+        )
+    charges: tuple[Charge, ...] = ()
+    for block in rulebook.blocks:
+        charges += (block.charge(exposure, charges),)
+    return charges
 
 
 def position_outcomes(result: Requirement, *, arrays: RiskArrays | None) -> IntArray:
@@ -143,11 +160,12 @@ def components_frame(result: Requirement, *, account_ids: Sequence[str]) -> pd.D
     for charge in result.charges:
         for margin_type, units in (("initial", charge.initial_units), ("maintenance", charge.maintenance_units)):
             rows = np.flatnonzero(units) if charge.scenario is None else np.arange(exposure.sets)
-            scenario = (
-                np.full(len(rows), None, dtype=object)
-                if charge.scenario is None
-                else result.scenario_ids[exposure.set_underlying[rows], charge.scenario[rows]]
-            )
+            scenario = np.full(len(rows), None, dtype=object)
+            if charge.scenario is not None:
+                scenario = result.scenario_ids[exposure.set_underlying[rows], charge.scenario[rows]]
+            elif charge.scenario_name is not None:
+                named = charge.scenario_name[rows]
+                scenario[named != ""] = named[named != ""]
             frames.append(
                 _component_rows(
                     accounts[exposure.set_account[rows]],
@@ -205,10 +223,13 @@ def _exposure(
     account_ids: Sequence[str],
 ) -> tuple[Exposure, TextArray]:
     underlying = instruments.underlying_index[book.instrument]
-    netted = underlying if rulebook.netting == "underlying" else book.instrument
-    width = max(len(instruments.underlyings), len(instruments), 1)
+    netted, names = {
+        "underlying": (underlying, instruments.underlyings),
+        "instrument": (book.instrument, instruments.instrument_id),
+        "account": (np.zeros_like(underlying), np.array([WHOLE_ACCOUNT], dtype=object)),
+    }[rulebook.netting]
+    width = max(len(names), 1)
     key, first, set_of = np.unique(book.account * width + netted, return_index=True, return_inverse=True)
-    names = instruments.underlyings if rulebook.netting == "underlying" else instruments.instrument_id
     set_of = set_of.astype(np.int64)
     set_account = key // width
     scenario_ids = np.empty((0, 0), dtype=object)

@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from margin_tasks.rulebooks.blocks import Block
 from margin_tasks.rulebooks.exposure import parameter_of
+from margin_tasks.rulebooks.methodologies import AnyMethodology
+from margin_tasks.rulebooks.methodology import OutsideScope
 from margin_tasks.scenarios.grid import PriceVolatilityGrid, scenario_set
 
-Netting = Literal["underlying", "instrument"]
+Netting = Literal["underlying", "instrument", "account"]
 
 
 class ConservativeTreatment(BaseModel):
@@ -32,6 +34,7 @@ class Rulebook(BaseModel):
 
     ``netting``: which positions of an account offset each other. ``scenarios``: the grid of each underlying (or
     ``default``), empty for a rulebook without scenarios. ``blocks``: the charges, in the order in which they are taken.
+    ``methodology``: in place of blocks, a published methodology as a whole, with what positions ``outside`` it owe.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,12 +47,18 @@ class Rulebook(BaseModel):
     currency: Literal["USD"]
     netting: Netting
     scenarios: Mapping[str, PriceVolatilityGrid] = Field(default_factory=dict)
-    blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
+    blocks: tuple[Block, ...] = ()
+    methodology: AnyMethodology | None = None
+    outside: OutsideScope | None = None
     conservative: ConservativeTreatment
 
     @model_validator(mode="after")
     def _blocks_fit_together(self) -> Self:
         names = [block.block for block in self.blocks]
+        if bool(names) == (self.methodology is not None):
+            raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: state either blocks or a methodology")
+        if (self.methodology is None) != (self.outside is None):
+            raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: methodology and outside need each other")
         if len(set(names)) != len(names):
             raise ValueError(f"rulebook {self.rulebook_id}-{self.version}: a block is named twice")
         if ("scan_risk" in names) != bool(self.scenarios):

@@ -1,0 +1,24 @@
+"""The families of methodologies that a rulebook may name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from margin_tasks.rulebooks.methodology import Methodology
+
+FAMILIES: dict[str, type[Methodology]] = {}
+
+
+def _of_family(stated: Any) -> Any:
+    """Read the parameters as those of the family that they name."""
+    if isinstance(stated, Methodology) or not isinstance(stated, dict):
+        return stated
+    family = stated.get("family")
+    if family not in FAMILIES:
+        raise ValueError(f"methodology family {family!r} is not known; use one of {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[family].model_validate(stated)
+
+
+AnyMethodology = Annotated[SerializeAsAny[Methodology], BeforeValidator(_of_family)]
