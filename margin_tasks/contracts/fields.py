@@ -308,6 +308,12 @@ _FIELDS: tuple[Field, ...] = (
     _currency("currency", "Currency of the amounts in the row."),
     _decimal("initial_margin", USD, "Initial margin requirement.", minimum=0.0),
     _decimal("maintenance_margin", USD, "Maintenance margin requirement.", minimum=0.0),
+    _decimal(
+        "stand_alone_margin",
+        USD,
+        "Sum of the initial margins of the account's positions, each margined alone: what offsets are measured by.",
+    ),
+    _flag("is_attributed", "The requirement is divided over the positions in requirement_shares."),
     _flag("is_conservative", "A stated conservative treatment replaced a figure that could not be computed."),
     # position values and settlement
     _decimal("notional_amount", USD, "Size of the position at the index or mark, unsigned.", minimum=0.0),

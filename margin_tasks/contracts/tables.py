@@ -190,7 +190,8 @@ RISK: dict[str, Table] = _by_name(
     _table(
         "requirements",
         "The requirement of every account under every rulebook, as totalled by the array engine.",
-        "rulebook_id account_id initial_margin maintenance_margin currency is_conservative",
+        "rulebook_id account_id initial_margin maintenance_margin stand_alone_margin currency is_conservative "
+        "is_attributed",
         key="rulebook_id account_id",
     ),
     _table(

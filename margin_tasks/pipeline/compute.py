@@ -26,7 +26,7 @@ from margin_tasks.contracts.tables import RISK
 from margin_tasks.market.asset_policy import asset_price_policies_in_force
 from margin_tasks.market.policy import market_policy_in_force
 from margin_tasks.market.prices import USD, index_prices, instrument_prices, previous_index_prices, refused_rows
-from margin_tasks.pricing.day_market import DayMarket, day_market
+from margin_tasks.pricing.day_market import ONE_DAY, DayMarket, day_market
 from margin_tasks.pricing.instruments import BoolArray, Instruments, IntArray
 from margin_tasks.pricing.levels import MarketLevels
 from margin_tasks.pricing.valuation import ContractValues, value_contracts
@@ -45,8 +45,9 @@ from margin_tasks.risk.arrays import (
 )
 from margin_tasks.risk.positions import Positions, positions_from_frames, refuse_oversized
 from margin_tasks.risk.settlement import Settlement, settle
-from margin_tasks.rulebooks.attribution import attribute, shares_frame
+from margin_tasks.rulebooks.attribution import attribute, shares_frame, stand_alone_units
 from margin_tasks.rulebooks.exposure import ContractFigures
+from margin_tasks.rulebooks.methodology import MarginedMarket, Prepared, prepare
 from margin_tasks.rulebooks.registry import rulebook_in_force, rulebooks_in_force
 from margin_tasks.rulebooks.requirement import (
     Requirement,
@@ -57,6 +58,7 @@ from margin_tasks.rulebooks.requirement import (
     scenario_pnl_frame,
 )
 from margin_tasks.rulebooks.rulebook import Rulebook
+from margin_tasks.rulebooks.shares import Shares, shared_initial
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -187,7 +189,14 @@ def _margin(
     held = feeds["collateral_balances"]
     held = held.loc[held["account_id"].isin(account_ids), ["account_id", "asset", "quantity"]]
     day = _day(
-        feeds, valued, quarantine=quarantine, account_ids=account_ids, market=market, index=index, collateral=held
+        feeds,
+        valued,
+        quarantine=quarantine,
+        account_ids=account_ids,
+        market=market,
+        index=index,
+        collateral=held,
+        cutoff_at=cutoff_at,
     )
     is_conservative = day.is_conservative
     results = {
@@ -195,11 +204,21 @@ def _margin(
         for rulebook in rulebooks_in_force(business_date)
     }
     own_rulebook = accounts["rulebook_id"].to_numpy(dtype=object)
-    position_values = _position_values(day, results=results, own_rulebook=own_rulebook)
+    shares = {
+        rulebook_id: attribute(result, is_attributed=own_rulebook == rulebook_id)
+        for rulebook_id, (_, result, _) in results.items()
+    }
+    position_values = _position_values(day, results=results, shares=shares, own_rulebook=own_rulebook)
     requirements = pd.concat(
         [
-            requirements_frame(result, account_ids=account_ids, is_conservative=is_conservative)
-            for _, result, _ in results.values()
+            requirements_frame(
+                result,
+                account_ids=account_ids,
+                is_conservative=is_conservative,
+                is_attributed=(own_rulebook == rulebook_id) | (rulebook.methodology is None),
+                stand_alone_units=stand_alone_units(result, arrays=arrays, is_conservative=is_conservative),
+            )
+            for rulebook_id, (rulebook, result, arrays) in results.items()
         ],
         ignore_index=True,
     )
@@ -226,7 +245,10 @@ def _margin(
                 ignore_index=True,
             ),
             "requirement_shares": pd.concat(
-                [shares_frame(result, attribute(result), account_ids=account_ids) for _, result, _ in results.values()],
+                [
+                    shares_frame(result, shares[rulebook_id], account_ids=account_ids)
+                    for rulebook_id, (_, result, _) in results.items()
+                ],
                 ignore_index=True,
             ),
             "requirements": requirements,
@@ -281,7 +303,14 @@ def margin_account(
     held = feeds["collateral_balances"]
     held = held.loc[held["account_id"] == account_id, ["account_id", "asset", "quantity"]]
     day = _day(
-        feeds, valued, quarantine=quarantine, account_ids=[account_id], market=market, index=index, collateral=held
+        feeds,
+        valued,
+        quarantine=quarantine,
+        account_ids=[account_id],
+        market=market,
+        index=index,
+        collateral=held,
+        cutoff_at=cutoff_at,
     )
     result, arrays = _today(rulebook_in_force(rulebook_id, business_date=business_date), day=day, valued=valued)
     return MarginedAccount(
@@ -296,7 +325,10 @@ def margin_account(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Day:
-    """Everything about the accounts of one part that does not depend on the rulebook."""
+    """Everything about the accounts of one part that does not depend on the rulebook.
+
+    ``today``, ``before``: what methodologies read of the market at the cut-off and one day earlier.
+    """
 
     account_ids: Sequence[str]
     market: DayMarket
@@ -304,6 +336,8 @@ class _Day:
     positions: Positions
     settlement: Settlement
     is_conservative: BoolArray
+    today: MarginedMarket
+    before: MarginedMarket
 
 
 Results = Mapping[str, tuple[Rulebook, Requirement, RiskArrays | None]]
@@ -318,6 +352,7 @@ def _day(
     market: DayMarket,
     index: pd.DataFrame,
     collateral: pd.DataFrame,
+    cutoff_at: datetime,
 ) -> _Day:
     """Join positions, published values and the day's settlement of some accounts."""
     values = _valuations_from_frame(valued["valuations"], market=market)
@@ -340,6 +375,35 @@ def _day(
         is_conservative=_is_conservative(
             account_ids, quarantine=quarantine, positions=positions, market=market, collateral=collateral, index=index
         ),
+        today=_margined_market(
+            market.instruments, market.levels, values=values, valued_at=cutoff_at, closes=feeds["price_history"]
+        ),
+        before=_margined_market(
+            market.previous_instruments,
+            market.previous_levels,
+            values=value_contracts(market.previous_instruments, market.previous_levels),
+            valued_at=cutoff_at - ONE_DAY,
+            closes=feeds["price_history"],
+        ),
+    )
+
+
+def _margined_market(
+    instruments: Instruments,
+    levels: MarketLevels,
+    *,
+    values: ContractValues,
+    valued_at: datetime,
+    closes: pd.DataFrame,
+) -> MarginedMarket:
+    """What methodologies read of a market; the close of a day comes at its end, and so after the valuation of it."""
+    is_known = closes["price_date"] < valued_at.date()
+    return MarginedMarket(
+        instruments=instruments,
+        levels=levels,
+        values=values,
+        valued_at=np.datetime64(valued_at, "us"),
+        closes=closes.loc[is_known, ["asset", "price_date", "close_price"]],
     )
 
 
@@ -510,11 +574,18 @@ def _today(rulebook: Rulebook, *, day: _Day, valued: Frames) -> tuple[Requiremen
         arrays=arrays,
         account_ids=day.account_ids,
         is_conservative=day.is_conservative,
+        prepared=_prepared(rulebook, day.today),
     )
     return result, arrays
 
 
-def _position_values(day: _Day, *, results: Results, own_rulebook: np.ndarray[Any, Any]) -> pd.DataFrame:
+def _prepared(rulebook: Rulebook, market: MarginedMarket) -> Prepared | None:
+    return None if rulebook.methodology is None else prepare(rulebook.methodology, market)
+
+
+def _position_values(
+    day: _Day, *, results: Results, shares: Mapping[str, tuple[Shares, ...]], own_rulebook: np.ndarray[Any, Any]
+) -> pd.DataFrame:
     positions, market = day.positions, day.market
     instrument = positions.instrument
     quantity = floats_from_units(positions.quantity_units)
@@ -543,19 +614,31 @@ def _position_values(day: _Day, *, results: Results, own_rulebook: np.ndarray[An
             "premium_amount": decimals_from_units(settlement.premium_units),
             "funding_amount": decimals_from_units(settlement.funding_units),
             "settlement_amount": decimals_from_units(settlement.total_units),
-            "worst_scenario_pnl": decimals_from_units(_worst(day, results=results, own_rulebook=own_rulebook)),
+            "worst_scenario_pnl": decimals_from_units(
+                _worst(day, results=results, shares=shares, own_rulebook=own_rulebook)
+            ),
         }
     )
 
 
-def _worst(day: _Day, *, results: Results, own_rulebook: np.ndarray[Any, Any]) -> IntArray:
-    """Outcome of each position in the worst case of its account's own rulebook, shape (P,)."""
+def _worst(
+    day: _Day, *, results: Results, shares: Mapping[str, tuple[Shares, ...]], own_rulebook: np.ndarray[Any, Any]
+) -> IntArray:
+    """Outcome of each position in the worst case of its account's own rulebook, shape (P,).
+
+    Under a methodology, which has its own kinds of worst case, minus the position's share of the initial margin.
+    """
     worst = np.zeros(len(day.positions), dtype=np.int64)
     book, rows = day.positions.book()
     for rulebook_id in np.unique(own_rulebook.astype(str)):
         _, result, arrays = results[rulebook_id]
         is_own = own_rulebook[book.account] == rulebook_id
-        worst[rows[is_own]] = position_outcomes(result, arrays=arrays)[is_own]
+        outcome = (
+            position_outcomes(result, arrays=arrays)
+            if result.rulebook.methodology is None
+            else -shared_initial(shares[rulebook_id][:-1], positions=len(book))  # without the conservative add-on
+        )
+        worst[rows[is_own]] = outcome[is_own]
     return worst
 
 
@@ -569,7 +652,6 @@ def _requirement_changes(day: _Day, *, results: Results, own_rulebook: np.ndarra
     market = day.market
     book, rows = day.positions.previous_book()
     carried = day.settlement.carried_units[rows]
-    previous_values = value_contracts(market.previous_instruments, market.previous_levels)
     accounts = len(day.account_ids)
     before, moved, now = (np.zeros(accounts, dtype=np.int64) for _ in range(3))
     for rulebook_id in np.unique(own_rulebook.astype(str)):
@@ -582,10 +664,11 @@ def _requirement_changes(day: _Day, *, results: Results, own_rulebook: np.ndarra
             book=book,
             gain_units=np.zeros(len(book), dtype=np.int64),
             instruments=market.previous_instruments,
-            figures=_figures(previous_values, market.previous_levels),
+            figures=_figures(day.before.values, market.previous_levels),
             arrays=previous_arrays,
             account_ids=day.account_ids,
             is_conservative=day.is_conservative,
+            prepared=_prepared(rulebook, day.before),
         )
         in_todays_market = requirement(
             rulebook,
@@ -596,6 +679,7 @@ def _requirement_changes(day: _Day, *, results: Results, own_rulebook: np.ndarra
             arrays=arrays,
             account_ids=day.account_ids,
             is_conservative=day.is_conservative,
+            prepared=today.prepared,
         )
         is_own = own_rulebook == rulebook_id
         before[is_own] = in_previous_market.initial_units[is_own]

@@ -143,7 +143,9 @@ def _rows(exposure: Exposure, kept: BoolArray) -> Exposure:
     book = exposure.book
     return replace(
         exposure,
-        book=Book(account=book.account[kept], instrument=book.instrument[kept], quantity_units=book.quantity_units[kept]),
+        book=Book(
+            account=book.account[kept], instrument=book.instrument[kept], quantity_units=book.quantity_units[kept]
+        ),
         set_of=exposure.set_of[kept],
         gain_units=exposure.gain_units[kept],
     )

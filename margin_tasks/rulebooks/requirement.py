@@ -108,9 +108,7 @@ def _charges(rulebook: Rulebook, *, exposure: Exposure, prepared: Prepared | Non
     if rulebook.methodology is not None and rulebook.outside is not None:
         if prepared is None:
             raise ValueError(f"{rulebook.rulebook_id}: its methodology has not been prepared for the market")
-        return methodology_charges(
-            rulebook.methodology, outside=rulebook.outside, exposure=exposure, prepared=prepared
-        )
+        return methodology_charges(rulebook.methodology, outside=rulebook.outside, exposure=exposure, prepared=prepared)
     charges: tuple[Charge, ...] = ()
     for block in rulebook.blocks:
         charges += (block.charge(exposure, charges),)
@@ -198,7 +196,14 @@ def components_frame(result: Requirement, *, account_ids: Sequence[str]) -> pd.D
     return components
 
 
-def requirements_frame(result: Requirement, *, account_ids: Sequence[str], is_conservative: BoolArray) -> pd.DataFrame:
+def requirements_frame(
+    result: Requirement,
+    *,
+    account_ids: Sequence[str],
+    is_conservative: BoolArray,
+    is_attributed: BoolArray,
+    stand_alone_units: IntArray,
+) -> pd.DataFrame:
     """Columns of ``RISK.requirements`` for one rulebook: one row for every account, also where nothing is owed."""
     return pd.DataFrame(
         {
@@ -206,8 +211,10 @@ def requirements_frame(result: Requirement, *, account_ids: Sequence[str], is_co
             "account_id": _names(account_ids),
             "initial_margin": decimals_from_units(result.initial_units),
             "maintenance_margin": decimals_from_units(result.maintenance_units),
+            "stand_alone_margin": decimals_from_units(stand_alone_units),
             "currency": result.rulebook.currency,
             "is_conservative": is_conservative,
+            "is_attributed": is_attributed,
         }
     )
 

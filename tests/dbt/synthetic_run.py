@@ -231,7 +231,8 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
     ]  # fmt: skip
     totals = [
         {"rulebook_id": rulebook, "account_id": account, "initial_margin": initial,
-         "maintenance_margin": initial * maintenance_share, "currency": "USD", "is_conservative": False}
+         "maintenance_margin": initial * maintenance_share, "stand_alone_margin": initial, "currency": "USD",
+         "is_conservative": False, "is_attributed": True}
         for rulebook, account, initial in requirements
     ]  # fmt: skip
     account_margin, margin_calls = [], []

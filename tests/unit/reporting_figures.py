@@ -298,12 +298,23 @@ def _requirements(components: pd.DataFrame) -> pd.DataFrame:
                 account,
                 amount(rulebook, account, "initial"),
                 amount(rulebook, account, "maintenance"),
+                amount(rulebook, account, "initial") * 2,
                 "USD",
                 account == "ACC-02",
+                True,
             )
             for rulebook, account in _COMPONENTS
         ],
-        columns=["rulebook_id", "account_id", "initial_margin", "maintenance_margin", "currency", "is_conservative"],
+        columns=[
+            "rulebook_id",
+            "account_id",
+            "initial_margin",
+            "maintenance_margin",
+            "stand_alone_margin",
+            "currency",
+            "is_conservative",
+            "is_attributed",
+        ],
     )
 
 

@@ -65,7 +65,10 @@ stated_requirements as (
 
 stated_scans as (
     select * from {{ ref("stg_requirement_components") }}
-    where component = 'scan_risk' and margin_type = 'initial'
+    where
+        component = 'scan_risk' and margin_type = 'initial'
+        -- A methodology that revalues by itself publishes no risk arrays to recompute its scan from.
+        and rulebook_id in (select risk_arrays.rulebook_id from {{ ref("stg_risk_arrays") }} as risk_arrays)
 ),
 
 called_by_sql as (
@@ -200,6 +203,16 @@ summed_shares as (
     group by all
 ),
 
+attributed_components as (
+    select components.*
+    from {{ ref("stg_requirement_components") }} as components
+    inner join {{ ref("stg_requirements") }} as requirements
+        on
+            components.rulebook_id = requirements.rulebook_id
+            and components.account_id = requirements.account_id
+    where requirements.is_attributed
+),
+
 -- Positions share every part of the requirement among them, and nothing that is no part of it.
 requirement_shares as (
     select
@@ -217,7 +230,7 @@ requirement_shares as (
         coalesce(by_array.amount, 0) as array_amount,
         {{ exact }} as tolerance
     from summed_shares as by_sql
-    full outer join {{ ref("stg_requirement_components") }} as by_array
+    full outer join attributed_components as by_array
         on
             by_sql.rulebook_id = by_array.rulebook_id
             and by_sql.account_id = by_array.account_id
@@ -246,7 +259,9 @@ scan_shares_by_sql as (
 
 scan_shares_by_array as (
     select * from {{ ref("stg_requirement_shares") }}
-    where component = 'scan_risk' and margin_type = 'initial'
+    where
+        component = 'scan_risk' and margin_type = 'initial'
+        and rulebook_id in (select risk_arrays.rulebook_id from {{ ref("stg_risk_arrays") }} as risk_arrays)
 ),
 
 -- A position's share of a scan is its loss in the scenario that binds, but for the unit that makes shares add up.

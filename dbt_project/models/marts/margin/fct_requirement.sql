@@ -15,8 +15,10 @@ select
     accounts.member_id,
     requirements.initial_margin,
     requirements.maintenance_margin,
+    requirements.stand_alone_margin,
     requirements.currency,
     requirements.is_conservative,
+    requirements.is_attributed,
     coalesce(accounts.rulebook_id = requirements.rulebook_id, false) as is_called_on
 from requirements
 left join accounts on requirements.account_id = accounts.account_id

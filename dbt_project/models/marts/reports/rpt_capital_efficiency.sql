@@ -24,6 +24,8 @@ select
     isolated.initial_margin - requirements.initial_margin as saving_amount,
     cast(requirements.initial_margin as double) / nullif(cast(isolated.initial_margin as double), 0)
         as ratio_to_isolated,
+    requirements.stand_alone_margin,
+    requirements.stand_alone_margin - requirements.initial_margin as hedge_amount,
     requirements.currency
 from requirements
 left join isolated on requirements.account_id = isolated.account_id

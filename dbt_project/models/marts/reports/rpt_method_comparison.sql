@@ -13,7 +13,9 @@ totals as (
         count(*) as account_count,
         count(*) filter (where is_called_on) as called_account_count,
         sum(initial_margin) as initial_margin,
-        sum(isolated_initial_margin) as isolated_initial_margin
+        sum(isolated_initial_margin) as isolated_initial_margin,
+        sum(stand_alone_margin) as stand_alone_margin,
+        sum(hedge_amount) as hedge_amount
     from efficiency
     group by run_id, business_date, session, rulebook_id, currency
 )
