@@ -255,7 +255,7 @@ def _measure_step(loaded: SyntheticBook, size: Size) -> dict[str, Any]:
         historical=loaded.historical,
     )
     risk_step(small)
-    before = _peak_resident_bytes()
+    before = peak_resident_bytes()
     repetitions = _REPETITIONS.get(size.name, 1)
     seconds, valuing = [], []
     for _ in range(repetitions):
@@ -267,7 +267,7 @@ def _measure_step(loaded: SyntheticBook, size: Size) -> dict[str, Any]:
     return {
         "seconds": statistics.median(seconds),
         "seconds_valuing": statistics.median(valuing),
-        "peak_bytes": _peak_resident_bytes(),
+        "peak_bytes": peak_resident_bytes(),
         "peak_bytes_before": before,
         "peak_bytes_stated": peak_bytes(
             instruments=len(loaded.contracts),
@@ -283,7 +283,7 @@ def _measure_step(loaded: SyntheticBook, size: Size) -> dict[str, Any]:
     }
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     """Peak of this process's own memory; what getrusage tells may be the peak of the process that started it."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -495,7 +495,7 @@ def query(sql: str, as_json: bool, home: Path | None) -> int:
 
 @margin.group()
 def bench() -> None:
-    """Measure speed: the pricing kernels, the risk step by size, the clearing day."""
+    """Measure speed: the pricing kernels, the risk step by size, all rulebooks, the clearing day."""
 
 
 @bench.command("kernel")
@@ -515,6 +515,16 @@ def bench_risk_step(size: str | None, as_json: bool) -> int:
     from margin_tasks.pipeline.bench_command import run_benchmark
 
     return run_benchmark("risk-step", arguments=[*(["--size", size] if size else []), *(["--json"] if as_json else [])])
+
+
+@bench.command("rulebooks")
+@click.option("--size", type=click.Choice(["venue", "venue_x5"]), help="One only [default: both].")
+@_json
+def bench_rulebooks(size: str | None, as_json: bool) -> int:
+    """Time every rulebook over a whole venue, beside the risk step of the same size."""
+    from margin_tasks.pipeline.bench_command import run_benchmark
+
+    return run_benchmark("rulebooks", arguments=[*(["--size", size] if size else []), *(["--json"] if as_json else [])])
 
 
 @bench.command("day")
