@@ -35,6 +35,8 @@ class Rulebook(BaseModel):
     ``netting``: which positions of an account offset each other. ``scenarios``: the grid of each underlying (or
     ``default``), empty for a rulebook without scenarios. ``blocks``: the charges, in the order in which they are taken.
     ``methodology``: in place of blocks, a published methodology as a whole, with what positions ``outside`` it owe.
+    ``reproduces``: files of published cases (``folder/name`` below ``tests/reference/cases``) that its calculation is
+    proven by. Evidence and no parameter: it is left out of dumps, so that a further proof changes no fingerprint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,7 @@ class Rulebook(BaseModel):
     methodology: AnyMethodology | None = None
     outside: OutsideScope | None = None
     conservative: ConservativeTreatment
+    reproduces: tuple[Annotated[str, Field(pattern=r"^[a-z]+(/[a-z0-9_]+)+$")], ...] = Field(default=(), exclude=True)
 
     @model_validator(mode="after")
     def _blocks_fit_together(self) -> Self:
