@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     around = machine()
-    figures = {
+    figures: dict[str, Any] = {
         "machine": around,
         "kernel": kernel.measure(),
         "risk_step": risk_step.measure(),

@@ -57,9 +57,9 @@ def margin_book(loaded: SyntheticBook, *, repetitions: int = 1) -> list[dict[str
     market = market_of(loaded.contracts)
     accounts = int(loaded.book.account.max()) + 1
     figures = ContractFigures(
-        value_usd=market.values.mark_value_usd,
-        delta=market.values.delta,
-        notional_usd=market.values.notional_usd,
+        value_usd=market.contract_values.mark_value_usd,
+        delta=market.contract_values.delta,
+        notional_usd=market.contract_values.notional_usd,
         index_price=market.levels.index_price,
     )
     measured = []
@@ -141,7 +141,7 @@ def market_of(contracts: Contracts) -> MarginedMarket:
     return MarginedMarket(
         instruments=instruments,
         levels=levels,
-        values=value_contracts(instruments, levels),
+        contract_values=value_contracts(instruments, levels),
         valued_at=VALUED_AT,
         closes=_closes(underlyings, last=spot[np.searchsorted(contracts.factor, np.arange(len(underlyings)))]),
     )
@@ -200,16 +200,17 @@ def table(entries: list[dict[str, Any]]) -> str:
     """The entries in lines for a person."""
     lines = []
     for entry in entries:
+        step = entry["seconds_risk_step"]
         lines.append(
             f"{entry['size']}: {len(entry['rulebooks'])} rulebooks over {entry['accounts']:,} accounts and "
-            f"{entry['positions']:,} positions: {entry['seconds']:.1f} s, {entry['ratio_risk_step']:.1f} times the risk "
-            f"step; target at most 1: {'met' if entry['is_met'] else 'missed'}; peak {entry['peak_bytes'] / 2**20:.0f} MiB"
+            f"{entry['positions']:,} positions: {entry['seconds']:.1f} s, peak {entry['peak_bytes'] / 2**20:.0f} MiB; "
+            f"{entry['ratio_risk_step']:.1f} times the risk step, target 1 {'met' if entry['is_met'] else 'missed'}"
         )
-        for rulebook in sorted(entry["rulebooks"], key=lambda row: row["rulebook_id"]):
-            seconds = rulebook["seconds_preparing"] + rulebook["seconds_margining"]
+        for rulebook in sorted(entry["rulebooks"], key=lambda row: str(row["rulebook_id"])):
+            by_instrument, by_account = rulebook["seconds_preparing"], rulebook["seconds_margining"]
             lines.append(
-                f"  {rulebook['rulebook_id']:<20}{rulebook['seconds_preparing']:>8.2f} s by instrument"
-                f"{rulebook['seconds_margining']:>8.2f} s by account{seconds / entry['seconds_risk_step']:>8.2f} of the risk step"
+                f"  {rulebook['rulebook_id']:<20}{by_instrument:>8.2f} s by instrument{by_account:>8.2f} s by account"
+                f"{(by_instrument + by_account) / step:>8.2f} of the risk step"
             )
     return "\n".join(lines)
 

@@ -9,7 +9,12 @@ from importlib.util import find_spec
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.settings import PROJECT_ROOT
 
-MODULES = {"kernel": "benchmarks.kernel", "risk-step": "benchmarks.risk_step", "rulebooks": "benchmarks.rulebooks", "day": "benchmarks.clearing_day"}
+MODULES = {
+    "kernel": "benchmarks.kernel",
+    "risk-step": "benchmarks.risk_step",
+    "rulebooks": "benchmarks.rulebooks",
+    "day": "benchmarks.clearing_day",
+}
 
 
 def run_benchmark(name: str, *, arguments: list[str]) -> int:

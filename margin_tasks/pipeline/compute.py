@@ -401,7 +401,7 @@ def _margined_market(
     return MarginedMarket(
         instruments=instruments,
         levels=levels,
-        values=values,
+        contract_values=values,
         valued_at=np.datetime64(valued_at, "us"),
         closes=closes.loc[is_known, ["asset", "price_date", "close_price"]],
     )
@@ -664,7 +664,7 @@ def _requirement_changes(day: _Day, *, results: Results, own_rulebook: np.ndarra
             book=book,
             gain_units=np.zeros(len(book), dtype=np.int64),
             instruments=market.previous_instruments,
-            figures=_figures(day.before.values, market.previous_levels),
+            figures=_figures(day.before.contract_values, market.previous_levels),
             arrays=previous_arrays,
             account_ids=day.account_ids,
             is_conservative=day.is_conservative,

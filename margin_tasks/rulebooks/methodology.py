@@ -41,7 +41,7 @@ class MarginedMarket:
 
     instruments: Instruments
     levels: MarketLevels
-    values: ContractValues
+    contract_values: ContractValues
     valued_at: np.datetime64
     closes: pd.DataFrame
 
