@@ -84,7 +84,7 @@ def value(feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime) -> di
     Raises:
         MarginError: PRICE_UNAVAILABLE when neither a price nor a fallback exists for an instrument.
     """
-    market, index = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=cutoff_at.date())
+    market, index = market_and_index(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=cutoff_at.date())
     arrays = {
         rulebook.rulebook_id: _risk_arrays(rulebook, market.instruments, market.levels)
         for rulebook in rulebooks_in_force(cutoff_at.date())
@@ -185,7 +185,7 @@ def _margin(
     for rulebook_id in accounts["rulebook_id"].unique():
         rulebook_in_force(rulebook_id, business_date=business_date)
 
-    market, index = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
+    market, index = market_and_index(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
     held = feeds["collateral_balances"]
     held = held.loc[held["account_id"].isin(account_ids), ["account_id", "asset", "quantity"]]
     day = _day(
@@ -299,7 +299,7 @@ def margin_account(
     Raises:
         MarginError: UNKNOWN_RULEBOOK, PRICE_UNAVAILABLE or FIGURE_NOT_FINITE.
     """
-    market, index = _market(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
+    market, index = market_and_index(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
     held = feeds["collateral_balances"]
     held = held.loc[held["account_id"] == account_id, ["account_id", "asset", "quantity"]]
     day = _day(
@@ -407,10 +407,14 @@ def _margined_market(
     )
 
 
-def _market(
+def market_and_index(
     feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime, business_date: date
 ) -> tuple[DayMarket, pd.DataFrame]:
-    """Market of the day, and its index with ``previous_index_price`` beside it."""
+    """Market of every instrument held or traded in the feeds, and its index with ``previous_index_price`` beside it.
+
+    Raises:
+        MarginError: PRICE_UNAVAILABLE when neither a price nor a fallback exists for an instrument.
+    """
     policy = market_policy_in_force(business_date)
     asset_policies = asset_price_policies_in_force(business_date)
     index = index_prices(feeds["index_quotes"], cutoff_at=cutoff_at, policy=policy, asset_policies=asset_policies)
