@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -470,6 +470,62 @@ def _print_table(heads: list[str], rows: list[list[str]]) -> None:
     for cells in (heads, *rows):
         figures = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
         click.echo("  " + "  ".join([cells[0].ljust(widths[0]), *figures]))
+
+
+@margin.command()
+@click.option("--date", "business_date", metavar="YYYY-MM-DD", help="Day that in force is about [default: today, UTC].")
+@click.option(
+    "--record",
+    "record_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Record of a run of the reference tests [default: build/reference_cases.json in the project].",
+)
+@_json
+def rulebooks(business_date: str | None, record_file: Path | None, as_json: bool) -> int:
+    """List every rulebook on file, its source, and the published cases that the last test run reproduced."""
+    from margin_tasks.pipeline.rulebook_list import RECORD_FILE, read_record, rulebook_list
+    from margin_tasks.pipeline.run import checked_business_date
+
+    day = checked_business_date(business_date) if business_date else datetime.now(UTC).date()
+    found = rulebook_list(business_date=day, record=read_record(record_file or RECORD_FILE))
+    if as_json:
+        _print_json(found)
+    else:
+        _print_rulebooks(found)
+    return 0
+
+
+def _print_rulebooks(found: dict[str, Any]) -> None:
+    from margin_tasks.pipeline.rulebook_list import HOW_TO_RUN, cases_in_words, short_source
+
+    click.echo(f"Rulebooks on {found['business_date']}")
+    layout = "{:<20}{:<10}{:<12}{:<10}{:<34}{}"
+    click.echo(layout.format("rulebook", "version", "effective", "in force", "cases reproduced", "known differences"))
+    for book in found["rulebooks"]:
+        counts = book["reference_cases"]
+        cells = [book["rulebook_id"], book["version"], f"{book['effective_date']}"]
+        cells += ["yes" if book["is_in_force"] else "no", cases_in_words(counts)]
+        click.echo(layout.format(*cells, "" if counts is None else counts["known_differences"]).rstrip())
+        for line in (book["title"], f"made of: {book['rules']}", f"source: {short_source(book['source'])}"):
+            click.echo(f"    {line}")
+    test_run = found["test_run"]
+    if test_run is None:
+        click.echo(f"\nCases: the reference tests have left no record here; run {HOW_TO_RUN}")
+    else:
+        commit, *dirty = test_run["code_commit"].split("-")
+        code = "-".join([commit[:12], *dirty])
+        click.echo(f"\nCases: test run of {test_run['recorded_at']:%Y-%m-%d %H:%M} UTC, code {code}")
+        if not test_run["is_of_this_code"]:
+            click.echo(f"The code may have changed since; run {HOW_TO_RUN} for its counts.")
+        if not test_run["is_whole"]:
+            click.echo(f"That run left cases out; run {HOW_TO_RUN} for all of them.")
+    click.echo("\nPublished rules on file")
+    layout = "{:<20}{:<22}{:<18}{:<12}{}"
+    click.echo(layout.format("family", "rules", "version", "effective", "applied by"))
+    for rules in found["published_rules"]:
+        cells = [rules["family"], rules["rulebook_id"], rules["version"], f"{rules['effective_date']}"]
+        click.echo(layout.format(*cells, ", ".join(rules["applied_by"])).rstrip())
+        click.echo(f"    {rules['title']}\n    source: {short_source(rules['source'])}")
 
 
 @margin.command()

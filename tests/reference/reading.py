@@ -176,6 +176,16 @@ def cases(family: str, name: str, section: str = "", *, describe: Callable[[Any]
     return parameters
 
 
+def proves(file: str, *keys: str) -> Callable[[Any], Any]:
+    """Name the cases of a file that a test judges together, where it cannot be parametrised by them."""
+
+    def named(function: Any) -> Any:
+        function.proves = [(file, key) for key in keys]
+        return function
+
+    return named
+
+
 def known_differences() -> list[dict[str, str]]:
     """Entries of ``known_differences.yaml``: file, case, reason, source."""
     return yaml.safe_load(KNOWN_DIFFERENCES.read_text(encoding="utf-8")) or []

@@ -20,9 +20,10 @@ from margin_tasks.rulebooks.house_es.hierarchy import (
     market_risk,
     over_under,
 )
-from tests.reference.reading import Case, cases, cases_folder, data_file
+from tests.reference.reading import Case, cases, cases_folder, data_file, proves
 
 FOLDER = "eurex_prisma_dave"
+IDENTITIES = f"regulatory/{FOLDER}/expected"
 # Names of the same reports as compressed text beside the case, and as columns of the market data.
 REPORTS = {
     "position": "D1_eurex_prisma_position_report",
@@ -130,6 +131,7 @@ def test_reports_are_complete(reports, expected):
     assert {name: len(frame) for name, frame in reports.items()} == expected["rows"]
 
 
+@proves(IDENTITIES, "I1", "I2", "I3")
 def test_positions_add_up_to_splits(reports, expected):
     position, split = reports["position"], reports["liquidation_group_split"]
     components = {
@@ -160,6 +162,7 @@ def test_positions_add_up_to_splits(reports, expected):
         assert abs(at["liquidity"] - at["liquRisk"]) == pytest.approx(abs(row["d_lr"]), abs=1e-5)
 
 
+@proves(IDENTITIES, "I4", "I5")
 def test_splits_add_up_to_groups_and_groups_to_their_requirement(reports, expected):
     split = reports["liquidation_group_split"]
     group = reports["liquidation_group"].rename(columns={"marginClass": "liquidationGroup"})
@@ -190,6 +193,7 @@ def test_splits_add_up_to_groups_and_groups_to_their_requirement(reports, expect
     agrees(expected, "I5", joined, breaks(joined, "computed", "unadjustedMarginRequirement"))
 
 
+@proves(IDENTITIES, "I6", "I7", "I8")
 def test_groups_add_up_to_accounts_and_accounts_gross_to_pools(reports, expected):
     group, account, pool = reports["liquidation_group"], reports["account"], reports["pool"]
     keys = [*ACCOUNT, "marginCurrency"]
@@ -208,6 +212,7 @@ def test_groups_add_up_to_accounts_and_accounts_gross_to_pools(reports, expected
     agrees(expected, "I8", joined, breaks(joined, "computed", "requiredMargin"))
 
 
+@proves(IDENTITIES, "I9", "I10")
 def test_pools_are_over_or_under_in_both_currencies(reports, expected):
     pool = reports["pool"]
     surplus = over_under(
