@@ -23,7 +23,7 @@ MARTS = {
     "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 42, "fct_requirement": 9,
     "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_requirement_share": 28,
     "fct_risk_array": 6, "fct_valuation": 3,
-    "rpt_capital_efficiency": 9, "rpt_member_exposure": 2, "rpt_method_comparison": 3,
+    "rpt_capital_efficiency": 9, "rpt_hedge_recognition": 9, "rpt_member_exposure": 2, "rpt_method_comparison": 3,
 }  # fmt: skip
 
 
@@ -80,6 +80,17 @@ def test_money_stays_decimal(ask: Callable[..., list[dict[str, Any]]]) -> None:
     assert row["initial_margin"] == Decimal("14000.50000000")
     assert row["saving_amount"] == Decimal("25999.50000000")
     assert row["ratio_to_isolated"] == pytest.approx(0.3500125)
+
+
+def test_a_hedge_is_what_positions_owe_less_together(ask: Callable[..., list[dict[str, Any]]]) -> None:
+    rows = ask(
+        "select rulebook_id, stand_alone_margin - initial_margin = hedge_amount as adds_up, credit_amount,"
+        " hedging_position_count from rpt_hedge_recognition where run_id = 'run-1' and account_id = 'A1'"
+    )
+    assert {row["rulebook_id"] for row in rows} == {"portfolio", "cross", "isolated"}
+    assert all(row["adds_up"] and row["credit_amount"] == 0 for row in rows)
+    # One position gains in the scenario that binds; under the others no position offsets another.
+    assert {row["rulebook_id"] for row in rows if row["hedging_position_count"]} == {"portfolio"}
 
 
 def test_member_exposure_adds_up_accounts(ask: Callable[..., list[dict[str, Any]]]) -> None:
