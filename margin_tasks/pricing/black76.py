@@ -118,5 +118,5 @@ def _deviation(volatility: FloatArray, root_time: FloatArray) -> FloatArray:
 def _log_ratio(forward: FloatArray, strike: FloatArray) -> FloatArray:
     """ln(forward / strike): minus infinity at zero forward, plus infinity at zero strike, 0 where they are equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: FloatArray = np.log(np.where(forward == strike, 1.0, forward / strike))
+        ratio: FloatArray = np.log(np.where(forward == strike, 1.0, forward / (strike + 0.0)))  # a zero has no sign
     return ratio

@@ -24,6 +24,7 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.american_kernels import american_price_fast
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, IntArray
@@ -703,6 +704,8 @@ def scenario_pnl_fast(
 ) -> NDArray[np.floating]:
     """Compiled twin of :func:`margin_tasks.pricing.revaluation.scenario_pnl`; arguments, result and errors as there."""
     refuse_unusable(contracts, moves)
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise MarginError(FailureReason.INVALID_REQUEST, f"risk arrays are float64 or float32, not {np.dtype(dtype)}")
     pnl = np.empty((len(contracts), len(moves)), dtype=dtype)
     _fill_common(contracts, moves, in_settlement_currency=in_settlement_currency, pnl=pnl)
     rare = np.flatnonzero(contracts.unit_value > UnitValue.EUROPEAN)
@@ -728,7 +731,7 @@ def _is_constant(column: FloatArray) -> BoolArray:
 def _fill_common(
     contracts: Contracts, moves: ScenarioMoves, *, in_settlement_currency: bool, pnl: NDArray[np.floating]
 ) -> None:
-    lowest = np.full(len(contracts), np.inf)
+    lowest = contracts.level.astype(np.float64)
     unfinite = np.zeros(len(contracts), dtype=np.int64)
     columns = _Columns(*(np.ascontiguousarray(getattr(contracts, name)) for name in _Columns._fields))
     can_fall = (moves.price_shift < 0.0) | (moves.price_move <= -1.0) | (moves.basis_move <= -1.0)

@@ -316,6 +316,13 @@ def _slice_volatility(contracts: Contracts, log_moneyness: FloatArray) -> FloatA
 
 _NOT_NEGATIVE = ("level", "strike", "volatility", "year_fraction", "settlement_price", "tenor_scale", "fixed_share")
 _SURFACE = ("surface_a", "surface_b", "surface_rho", "surface_m", "surface_sigma")
+# What a scenario may state; a scenario of weight 0 fills up a shorter set.
+_RANGES = {
+    "volatility_floor": (0.0, np.inf),
+    "stickiness": (0.0, 1.0),
+    "time_decay": (0.0, np.inf),
+    "weight": (0.0, 1.0),
+}
 # Growth by a factor of exp(500) is no market.
 LARGEST_GROWTH = 500.0
 _FINITE = (*_NOT_NEGATIVE, "multiplier", "carry_rate", "discount_rate", "twist", "right")
@@ -326,7 +333,7 @@ def refuse_unusable(contracts: Contracts, moves: ScenarioMoves) -> None:
 
     Raises:
         MarginError: PRICE_UNAVAILABLE, naming instruments and column; INVALID_REQUEST for a scenario that is not
-            finite and for instruments that no scenario moves.
+            finite or outside its range, for a code that is not known and for instruments that no scenario moves.
     """
     for name in ("factor", "settlement_factor"):
         rows = getattr(contracts, name)
@@ -337,11 +344,23 @@ def refuse_unusable(contracts: Contracts, moves: ScenarioMoves) -> None:
         values = getattr(contracts, name)
         is_bad = ~np.isfinite(values) | ((values < 0.0) if name in _NOT_NEGATIVE else False)
         _refuse(contracts, is_bad, FailureReason.PRICE_UNAVAILABLE, f"{name} is missing, negative or not finite")
+    is_known = np.isin(contracts.unit_value, [int(code) for code in UnitValue])
+    _refuse(contracts, ~is_known, FailureReason.INVALID_REQUEST, "its unit_value is not a code of UnitValue")
+    is_over = contracts.fixed_share > 1.0
+    _refuse(contracts, is_over, FailureReason.PRICE_UNAVAILABLE, "fixed_share, a part of the average, is above 1")
+    with np.errstate(invalid="ignore"):
+        is_bad = np.abs(contracts.surface_rho) > 1.0
+    _refuse(contracts, is_bad, FailureReason.PRICE_UNAVAILABLE, "surface_rho, a correlation, is outside -1 to 1")
     for column in fields(moves):
-        if not np.isfinite(getattr(moves, column.name)).all():
+        values = getattr(moves, column.name)
+        if not np.isfinite(values).all():
             raise MarginError(FailureReason.INVALID_REQUEST, f"scenarios: {column.name} is not finite; correct the set")
-    if (moves.volatility_floor < 0.0).any():
-        raise MarginError(FailureReason.INVALID_REQUEST, "scenarios: volatility_floor is negative; correct the set")
+        lowest, highest = _RANGES.get(column.name, (-np.inf, np.inf))
+        if (values < lowest).any() or (values > highest).any():
+            raise MarginError(
+                FailureReason.INVALID_REQUEST,
+                f"scenarios: {column.name} is outside {lowest:g} to {highest:g}; correct the set",
+            )
     is_option = contracts.unit_value >= UnitValue.EUROPEAN
     has_surface = np.all([np.isfinite(getattr(contracts, name)) for name in _SURFACE], axis=0)
     needs_surface = is_option & np.any(moves.stickiness != 0.0, axis=1)[contracts.factor]

@@ -211,6 +211,11 @@ def test_a_linear_future_may_trade_below_zero():
         ({"year_fraction": 200.0}, {"basis_shift": 3.0}, FailureReason.FIGURE_NOT_FINITE, "rates times years"),
         ({"year_fraction": 200.0}, {"rate_shift": -3.0}, FailureReason.FIGURE_NOT_FINITE, "rates times years"),
         ({"settlement_factor": 0}, {"price_shift": -2.0}, FailureReason.PRICE_UNAVAILABLE, "settlement currency"),
+        ({"unit_value": -1}, {}, FailureReason.INVALID_REQUEST, "unit_value"),
+        ({"unit_value": 9}, {}, FailureReason.INVALID_REQUEST, "unit_value"),
+        ({"fixed_share": 1.7}, {}, FailureReason.PRICE_UNAVAILABLE, "fixed_share"),
+        ({"surface_rho": -3.0}, {}, FailureReason.PRICE_UNAVAILABLE, "surface_rho"),
+        ({"unit_value": UnitValue.RECIPROCAL, "level": 0.0}, {}, FailureReason.PRICE_UNAVAILABLE, "zero"),
     ],
 )
 def test_bad_input_is_refused_by_name(compute, columns, columns_of_moves, reason, words):
@@ -254,6 +259,29 @@ def test_a_scenario_that_is_not_a_number_is_refused(compute, name):
     with pytest.raises(MarginError, match=name) as caught:
         compute(contracts(), moves(**{name: np.nan}))
     assert caught.value.reason == FailureReason.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("compute", [scenario_pnl, scenario_pnl_fast])
+@pytest.mark.parametrize(
+    ("name", "value"), [("weight", -1.0), ("weight", 5.0), ("stickiness", 5.0), ("time_decay", -1.0)]
+)
+def test_a_scenario_outside_its_range_is_refused(compute, name, value):
+    surface = dict.fromkeys(("surface_a", "surface_b", "surface_rho", "surface_m", "surface_sigma"), 0.1)
+    with pytest.raises(MarginError, match=name) as caught:
+        compute(contracts(unit_value=UnitValue.EUROPEAN, **surface), moves(**{name: value}))
+    assert caught.value.reason == FailureReason.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("compute", [scenario_pnl, scenario_pnl_fast])
+@pytest.mark.parametrize(("right", "expected"), [(1.0, -20.0), (-1.0, 0.0)])
+def test_a_strike_of_zero_has_no_sign(compute, right, expected):
+    book = contracts(unit_value=UnitValue.EUROPEAN, is_valued=True, strike=-0.0, right=right)
+    assert compute(book, moves(price_move=-0.2))[0, 0] == pytest.approx(expected)
+
+
+def test_risk_arrays_have_the_precision_of_a_single_or_a_double():
+    with pytest.raises(MarginError, match="float16"):
+        scenario_pnl_fast(contracts(), moves(), dtype=np.float16)
 
 
 def test_nothing_in_gives_nothing_out():
