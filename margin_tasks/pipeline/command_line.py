@@ -259,7 +259,7 @@ def runs(as_json: bool, home: Path | None) -> int:
         _print_json(found)
         return 0
     if not found:
-        click.echo("no runs yet: make run, or margin run --date YYYY-MM-DD")
+        click.echo(f"no runs yet in {here.home}: make run, or margin run --date YYYY-MM-DD")
     for entry in found:
         state = entry["status"] if entry["superseded_by"] is None else "superseded"
         detail = entry["failure_reason"] or ""
@@ -526,6 +526,68 @@ def _print_rulebooks(found: dict[str, Any]) -> None:
         cells = [rules["family"], rules["rulebook_id"], rules["version"], f"{rules['effective_date']}"]
         click.echo(layout.format(*cells, ", ".join(rules["applied_by"])).rstrip())
         click.echo(f"    {rules['title']}\n    source: {short_source(rules['source'])}")
+
+
+@margin.command()
+@click.option(
+    "--rulebook",
+    "rulebook_id",
+    metavar="ID",
+    help="Rulebook in force, or all to compare them [default: the account's own].",
+)
+@click.option(
+    "--input",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Positions: .csv or .json with instrument_id, quantity and, for a trade at a price, price.",
+)
+@click.option("--account", "account_id", metavar="ACC", help="Account that is changed; its positions are the start.")
+@click.option("--add", multiple=True, metavar="INSTRUMENT:QTY[@PRICE]", help="A trade, at the mark if not priced.")
+@click.option("--date", "business_date", metavar="YYYY-MM-DD", help="Business date [default: the latest published].")
+@click.option("--session", help="Session [default: EOD, or the latest].")
+@click.option(
+    "--stressed",
+    is_flag=False,
+    flag_value="market_fall",
+    metavar="[NAME]",
+    help="Margin it again in a stressed market, or on a named stress day [without a name: market_fall].",
+)
+@_json
+@_home
+def simulate(
+    rulebook_id: str | None,
+    file: Path | None,
+    account_id: str | None,
+    add: tuple[str, ...],
+    business_date: str | None,
+    session: str | None,
+    stressed: str | None,
+    as_json: bool,
+    home: Path | None,
+) -> int:
+    """Margin a hypothetical book, or an account after a change; nothing is written."""
+    from margin_tasks.pipeline.inquiries import run_in_force
+    from margin_tasks.pipeline.lake_access import lake
+    from margin_tasks.pipeline.run import checked_business_date, checked_session
+    from margin_tasks.pipeline.simulate import simulate as simulated
+
+    here = _at_home(home)
+    day = checked_business_date(business_date) if business_date else None
+    chosen = checked_session(session) if session else None
+    with lake(here, holder="simulate", is_read_only=True) as opened:
+        standing = run_in_force(opened, business_date=day, session=chosen)
+        answer = simulated(
+            opened, run=standing, rulebook_id=rulebook_id, account_id=account_id, file=file, add=add, stressed=stressed
+        )
+    if as_json:
+        _print_json(answer)
+        return 0
+    from margin_tasks.reporting.simulation import simulation_lines
+
+    for line in simulation_lines(answer):
+        click.echo(line)
+    return 0
 
 
 @margin.command()
