@@ -7,8 +7,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from margin_tasks.rulebooks.methodology import Methodology
+from margin_tasks.rulebooks.span.methodology import SpanDayMethodology
+from margin_tasks.rulebooks.tims.methodology import TimsMethodology
 
-FAMILIES: dict[str, type[Methodology]] = {}
+FAMILIES: dict[str, type[Methodology]] = {
+    "span": SpanDayMethodology,
+    "tims": TimsMethodology,
+}
 
 
 def _of_family(stated: Any) -> Any:

@@ -123,10 +123,13 @@ def prepare(methodology: Methodology, market: MarginedMarket) -> Prepared:
 def methodology_charges(
     methodology: Methodology, *, outside: OutsideScope, exposure: Exposure, prepared: Prepared
 ) -> tuple[Charge, ...]:
-    """Charges of a methodology on what it covers, and of what it does not."""
+    """Charges of a methodology on what it covers, and of what it does not.
+
+    The same components for all accounts of a market, whatever they hold.
+    """
     is_inside = prepared.is_covered[exposure.book.instrument]
     charges = methodology.charges(_rows(exposure, is_inside), prepared.content)
-    if is_inside.all():
+    if prepared.is_covered.all():
         return charges
     return (*charges, outside.charge(exposure, is_outside=~is_inside))
 

@@ -97,8 +97,10 @@ def _leg_periods(spread: IntraSpread, index: int, *, periods: Sequence[str], com
 
 
 def _number(delta: FloatArray, *, spread: IntraSpread, legs: Sequence[BoolArray], long_side: str) -> FloatArray:
+    # Added from the nearest month on, one by one: months that only other books hold then change no digit.
     available = [
-        np.maximum(delta[:, is_in_leg] if leg.side == long_side else -delta[:, is_in_leg], 0.0).sum(axis=1) / leg.ratio
+        np.maximum(delta[:, is_in_leg] if leg.side == long_side else -delta[:, is_in_leg], 0.0).cumsum(axis=1)[:, -1]
+        / leg.ratio
         for leg, is_in_leg in zip(spread.legs, legs, strict=True)
     ]
     number: FloatArray = np.min(available, axis=0)

@@ -133,8 +133,7 @@ def portfolio_margin(
     _refuse_unusable(rules, contracts, holdings)
     quantity, instrument = holdings.quantity, holdings.instrument
     of_class = contracts.class_group[instrument]
-    classes, segment = np.unique(np.stack([holdings.account, of_class], axis=1), axis=0, return_inverse=True)
-    segment = segment.reshape(-1)
+    classes, segment = _pairs(holdings.account, of_class)
     book = csr_array((quantity, (segment, instrument)), shape=(len(classes), len(contracts)))
     class_pnl = np.asarray(book @ contracts.pnl)
     minimum = _added_up(_minimum(rules, contracts, holdings), row=segment, rows=len(classes))
@@ -142,9 +141,7 @@ def portfolio_margin(
 
     product_of_class = np.zeros(int(contracts.class_group.max(initial=-1)) + 1, dtype=np.int64)
     product_of_class[contracts.class_group] = contracts.product_group
-    of_product = np.stack([classes[:, 0], product_of_class[classes[:, 1]]], axis=1)
-    products, row = np.unique(of_product, axis=0, return_inverse=True)
-    row = row.reshape(-1)
+    products, row = _pairs(classes[:, 0], product_of_class[classes[:, 1]])
     counted = np.where(class_pnl > 0.0, rules.product_group_offset * class_pnl, class_pnl)
     product_pnl = np.zeros((len(products), class_pnl.shape[1]))
     np.add.at(product_pnl, row, counted)
@@ -174,6 +171,13 @@ def _minimum(rules: PortfolioMarginRules, contracts: MarginedContracts, holdings
         each = np.where(holdings.quantity > 0.0, np.minimum(each, worth), each)
     minimum: FloatArray = each * np.abs(holdings.quantity)
     return minimum
+
+
+def _pairs(one: IntArray, two: IntArray) -> tuple[IntArray, IntArray]:
+    """Distinct pairs of indices in ascending order, shape (G, 2), and the pair of each row."""
+    width = int(two.max(initial=0)) + 1
+    key, row = np.unique(one * width + two, return_inverse=True)
+    return np.stack(np.divmod(key, width), axis=1), row
 
 
 def _added_up(amount: FloatArray, *, row: IntArray, rows: int) -> FloatArray:
@@ -212,8 +216,7 @@ def _refuse_unusable(rules: PortfolioMarginRules, contracts: MarginedContracts, 
     if is_bad.any():
         named = ", ".join(sorted({str(name) for name in holdings.account_id[holdings.account[is_bad]]})[:5])
         raise MarginError(FailureReason.INVALID_REQUEST, f"accounts {named}: a quantity is not a finite number")
-    pairs = np.stack([holdings.account, holdings.instrument], axis=1)
-    if len(np.unique(pairs, axis=0)) != len(pairs):
+    if len(_pairs(holdings.account, holdings.instrument)[0]) != len(holdings.account):
         raise MarginError(
             FailureReason.DUPLICATE_KEY, "holdings: an account holds an instrument twice; add the positions up"
         )
