@@ -15,6 +15,7 @@ from margin_tasks.risk.amounts import to_units
 from margin_tasks.risk.arrays import RiskArrays, risk_arrays
 from margin_tasks.risk.portfolio import Book
 from margin_tasks.rulebooks.exposure import ContractFigures
+from margin_tasks.rulebooks.methodology import MarginedMarket, Prepared, prepare
 from margin_tasks.rulebooks.registry import rulebook_in_force
 from margin_tasks.rulebooks.requirement import Requirement, components_frame, requirement
 from tests import books
@@ -36,6 +37,40 @@ def figures() -> ContractFigures:
         notional_usd=values.notional_usd,
         index_price=market().levels.index_price,
     )
+
+
+@cache
+def closes() -> pd.DataFrame:
+    """Daily closes of every underlying since 2018, seeded, with a fall in March 2020, ending at the index."""
+    days = pd.date_range("2018-01-01", books.BUSINESS_DATE, inclusive="left")
+    random = np.random.default_rng(5)
+    frames = []
+    for asset, last in books.INDEX.items():
+        returns = 0.03 * np.clip(random.standard_t(4, len(days)), -6, 6)
+        returns[days.get_loc("2020-03-12")] = -0.45
+        path = np.exp(np.cumsum(returns))
+        frames.append(pd.DataFrame({"asset": asset, "price_date": days.date, "close_price": path / path[-1] * last}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@cache
+def margined_market() -> MarginedMarket:
+    """What methodologies read of that market."""
+    instruments, levels = market().instruments, market().levels
+    return MarginedMarket(
+        instruments=instruments,
+        levels=levels,
+        contract_values=value_contracts(instruments, levels),
+        valued_at=np.datetime64(books.CUTOFF_AT, "us"),
+        closes=closes(),
+    )
+
+
+@cache
+def prepared_of(rulebook_id: str) -> Prepared | None:
+    """What the rulebook's methodology prepares in that market."""
+    rulebook = rulebook_in_force(rulebook_id, business_date=books.BUSINESS_DATE)
+    return None if rulebook.methodology is None else prepare(rulebook.methodology, margined_market())
 
 
 @cache
@@ -105,5 +140,6 @@ def margined(
         arrays=arrays_of(rulebook_id),
         account_ids=account_ids,
         is_conservative=np.array([account in conservative for account in account_ids], dtype=bool),
+        prepared=prepared_of(rulebook_id),
     )
     return Margined(result=result, account_ids=account_ids)
