@@ -6,11 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
+from margin_tasks.rulebooks.exchange_pm.methodology import ExchangePortfolioMethodology
 from margin_tasks.rulebooks.methodology import Methodology
+from margin_tasks.rulebooks.pmrm.methodology import PortfolioMarginMethodology
 from margin_tasks.rulebooks.span.methodology import SpanDayMethodology
 from margin_tasks.rulebooks.tims.methodology import TimsMethodology
 
 FAMILIES: dict[str, type[Methodology]] = {
+    "exchange_pm": ExchangePortfolioMethodology,
+    "pmrm": PortfolioMarginMethodology,
     "span": SpanDayMethodology,
     "tims": TimsMethodology,
 }

@@ -109,6 +109,22 @@ def offset_gains(parameters: ExtendedMatrix, pnl: FloatArray, *, index_price: fl
     return counted
 
 
+def counted_outcomes(
+    parameters: ExtendedMatrix, *, standard: FloatArray, extended: FloatArray, index_price: float
+) -> FloatArray:
+    """Outcomes of accounts in both tables, after dampener and offset, shape (A, S + X), standard columns first.
+
+    Args:
+        parameters: The underlying's.
+        standard: Sums of :func:`contract_matrix` over each account, shape (A, S).
+        extended: The same of the extended moves, shape (A, X).
+        index_price: USD per coin.
+    """
+    damped = np.maximum(np.abs(extended) - dampener(parameters, index_price=index_price), 0.0)
+    both = np.hstack([standard, np.sign(extended) * damped])
+    return offset_gains(parameters, both, index_price=index_price)
+
+
 def contract_matrix(parameters: ExtendedMatrix, contracts: Contracts) -> tuple[FloatArray, FloatArray]:
     """What one long contract of each instrument gains, before dampener and offset.
 
@@ -133,9 +149,14 @@ def roll_shock(parameters: ExtendedMatrix, *, delta: FloatArray, years: FloatArr
         delta: net delta of every account in every expiry, shape (A, E).
         years: to each expiry, 0 for what never expires, shape (E,).
     """
-    rate = np.maximum(parameters.minimum_annualised_move, np.expm1(parameters.annualised_move_risk * years))
-    charge: FloatArray = np.abs(delta) @ rate
+    charge: FloatArray = np.abs(delta) @ roll_rate(parameters, years=years)
     return charge
+
+
+def roll_rate(parameters: ExtendedMatrix, *, years: FloatArray) -> FloatArray:
+    """Share of the net delta of an expiry that the roll shock takes, shape of ``years``."""
+    rate: FloatArray = np.maximum(parameters.minimum_annualised_move, np.expm1(parameters.annualised_move_risk * years))
+    return rate
 
 
 def delta_shock(parameters: ExtendedMatrix, *, delta_coin: FloatArray, index_price: float) -> FloatArray:
@@ -181,11 +202,10 @@ def requirement(
     index_price = index_price_of(index_price)
     holdings = books.holdings(contracts)
     standard, extended = contract_matrix(parameters, contracts)
-    far = holdings @ extended
-    far = np.sign(far) * np.maximum(np.abs(far) - dampener(parameters, index_price=index_price), 0.0)
-    near = offset_gains(parameters, holdings @ standard, index_price=index_price)
-    far = offset_gains(parameters, far, index_price=index_price)
-    every = np.hstack([near, far])
+    every = counted_outcomes(
+        parameters, standard=holdings @ standard, extended=holdings @ extended, index_price=index_price
+    )
+    near, far = np.hsplit(every, [standard.shape[1]])
     binding = every.argmin(axis=1)
     delta = per_contract(delta_coin, contracts=contracts, what="delta_coin")
     years, net_delta = delta_by_years(holdings, delta=delta, years=years_of_delta(contracts))

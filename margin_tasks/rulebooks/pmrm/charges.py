@@ -51,14 +51,32 @@ def expiry_books(books: Books, market: Market) -> ExpiryBooks:
 def expiry_pnl(
     parameters: PortfolioParameters, segments: ExpiryBooks, values: OptionValues, discounts: Discounts
 ) -> FloatArray:
-    """Weighted profit and loss of every account's options in every expiry and scenario, shape (G, S).
+    """Weighted profit and loss of every account's options in every expiry and scenario, shape (G, S)."""
+    return counted_pnl(
+        parameters,
+        shocked=segments.holdings @ values.scenario,
+        now=segments.holdings @ values.now,
+        owned=discounts.owned[segments.expiry],
+        owed=discounts.owed[segments.expiry],
+    )
+
+
+def counted_pnl(
+    parameters: PortfolioParameters, *, shocked: FloatArray, now: FloatArray, owned: FloatArray, owed: FloatArray
+) -> FloatArray:
+    """Weighted profit and loss of options of one expiry each, shape (G, S).
 
     The shocked value is discounted where it is owned and marked up where it is owed; a skew scenario counts against the
     book whichever way it turns.
+
+    Args:
+        parameters: The version's.
+        shocked: Value in every scenario, shape (G, S).
+        now: Value today, shape (G,).
+        owned: Factor of a shocked value that is owned, shape (G,).
+        owed: Factor of one that is owed, shape (G,).
     """
-    shocked = segments.holdings @ values.scenario
-    owned, owed = discounts.owned[segments.expiry, None], discounts.owed[segments.expiry, None]
-    pnl = shocked * np.where(shocked >= 0.0, owned, owed) - (segments.holdings @ values.now)[:, None]
+    pnl = shocked * np.where(shocked >= 0.0, owned[:, None], owed[:, None]) - now[:, None]
     counted: FloatArray = np.where(parameters.is_skew, -np.abs(pnl), pnl) * parameters.weights
     return counted
 
@@ -67,10 +85,21 @@ def expiry_basis(
     parameters: PortfolioParameters, segments: ExpiryBooks, values: OptionValues, market: Market
 ) -> FloatArray:
     """What every account's options of every expiry lose when the forward moves alone, shape (G,); never positive."""
-    now = segments.holdings @ values.now
-    moved = np.minimum(segments.holdings @ values.basis_up, segments.holdings @ values.basis_down)
-    scale = parameters.basis.add + parameters.basis.multiple * market.expiries.years[segments.expiry]
-    loss: FloatArray = np.minimum(moved - now, 0.0) * scale
+    return counted_basis(
+        parameters,
+        now=segments.holdings @ values.now,
+        up=segments.holdings @ values.basis_up,
+        down=segments.holdings @ values.basis_down,
+        years=market.expiries.years[segments.expiry],
+    )
+
+
+def counted_basis(
+    parameters: PortfolioParameters, *, now: FloatArray, up: FloatArray, down: FloatArray, years: FloatArray
+) -> FloatArray:
+    """Outcome of the basis for values of one expiry each, now and with the forward moved; arguments of shape (G,)."""
+    scale = parameters.basis.add + parameters.basis.multiple * years
+    loss: FloatArray = np.minimum(np.minimum(up, down) - now, 0.0) * scale
     return loss
 
 

@@ -29,6 +29,7 @@ VolatilityMove = Literal["down", "none", "up", "skew_linear", "skew_abs"]
 
 SKEWS: tuple[VolatilityMove, ...] = ("skew_linear", "skew_abs")
 _OF_GRID: Mapping[str, VolatilityMove] = {"down": "down", "same": "none", "up": "up"}
+_IN_GRID = {move: direction for direction, move in _OF_GRID.items()}
 
 
 class PortfolioScenario(Definition):
@@ -41,6 +42,13 @@ class PortfolioScenario(Definition):
     spot_multiplier: NotNegative
     volatility: VolatilityMove
     weight: NotNegative = 1.0
+
+    @property
+    def name(self) -> str:
+        """Scenario in words of the grid, for example ``-0.1800_up``, or the skew's."""
+        if self.volatility in SKEWS:
+            return self.volatility
+        return f"{self.price_move:+.4f}_{_IN_GRID[self.volatility]}"
 
     @property
     def price_move(self) -> float:
@@ -335,6 +343,14 @@ class PortfolioMargin(Definition):
             initial_factor=own.initial_factor,
             maintenance_factor=own.maintenance_factor,
         )
+
+    def with_grid(self) -> Self:
+        """The same version with its scenarios stated rather than named, so that it holds every parameter.
+
+        Raises:
+            MarginError: UNKNOWN_RULEBOOK when it names no known grid.
+        """
+        return self.model_copy(update={"grid": self.grid or self._referenced_grid(), "scenario_definition": None})
 
     def _referenced_grid(self) -> PriceVolatilityGrid:
         if self.scenario_definition is None:

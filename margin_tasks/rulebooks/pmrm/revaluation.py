@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.black76 import DAYS_PER_YEAR, FloatArray
+from margin_tasks.pricing.instruments import BoolArray
 from margin_tasks.pricing.kernels import black76_price_fast
 from margin_tasks.rulebooks.pmrm.market import Market
 from margin_tasks.rulebooks.pmrm.parameters import Discounts, PortfolioParameters, VolatilityMove
@@ -26,6 +27,25 @@ class OptionValues:
     basis_down: FloatArray
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptionColumns:
+    """What a revaluation reads of each option: arrays of shape (O,).
+
+    ``forward``: USD, of which ``fixed_share`` moves no more. ``discount``: factor of the option's value.
+    """
+
+    forward: FloatArray
+    fixed_share: FloatArray
+    years: FloatArray
+    discount: FloatArray
+    strike: FloatArray
+    is_call: BoolArray
+    volatility: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.strike)
+
+
 def expiry_discounts(parameters: PortfolioParameters, market: Market) -> Discounts:
     """Discount factors of every expiry, shape (E,)."""
     return parameters.discounting.discounts(years=market.expiries.years, rate=market.expiries.rate)
@@ -33,48 +53,67 @@ def expiry_discounts(parameters: PortfolioParameters, market: Market) -> Discoun
 
 def shocked_volatility(parameters: PortfolioParameters, market: Market) -> FloatArray:
     """Volatility of every option in every scenario, shape (O, S)."""
-    moves = {scenario.volatility for scenario in parameters.scenarios}
-    shocked = {move: _moved_volatility(move, parameters, market) for move in moves}
-    columns = [shocked[scenario.volatility] for scenario in parameters.scenarios]
-    return np.stack(columns, axis=1)
+    return _shocked_volatility(parameters, _columns(parameters, market))
 
 
 def option_values(parameters: PortfolioParameters, market: Market) -> OptionValues:
     """Revalue every option of the market: full Black-76 revaluation, prices and volatility moved."""
-    options = market.options
+    return revalue(parameters, _columns(parameters, market))
+
+
+def revalue(parameters: PortfolioParameters, options: OptionColumns) -> OptionValues:
+    """Revalue options, each in its own market."""
     if not len(options):
         nothing = np.zeros(0)
         scenarios = np.zeros((0, len(parameters.scenarios)))
         return OptionValues(now=nothing, scenario=scenarios, basis_up=nothing, basis_down=nothing)
-    discount = expiry_discounts(parameters, market).option[options.expiry, None]
-    forward = market.expiries.forward[options.expiry, None]
-    moving = 1.0 - market.expiries.fixed_share[options.expiry, None]
+    moving = 1.0 - options.fixed_share[:, None]
 
     def value(price_move: FloatArray, volatility: FloatArray) -> FloatArray:
         # What the settlement average has fixed already moves no more.
         price = black76_price_fast(
-            forward=forward * (1.0 + moving * price_move),
+            forward=options.forward[:, None] * (1.0 + moving * price_move),
             strike=options.strike[:, None],
             volatility=volatility,
-            year_fraction=market.expiries.years[options.expiry, None],
+            year_fraction=options.years[:, None],
             is_call=options.is_call[:, None],
         )
-        return price * discount
+        return price * options.discount[:, None]
 
     basis = parameters.basis
     unmoved = np.array([0.0, basis.up_multiplier - 1.0, basis.down_multiplier - 1.0])
     today = value(unmoved, options.volatility[:, None])
     return OptionValues(
         now=today[:, 0],
-        scenario=value(parameters.price_moves, shocked_volatility(parameters, market)),
+        scenario=value(parameters.price_moves, _shocked_volatility(parameters, options)),
         basis_up=today[:, 1],
         basis_down=today[:, 2],
     )
 
 
-def _moved_volatility(move: VolatilityMove, parameters: PortfolioParameters, market: Market) -> FloatArray:
-    options, expiries, shock = market.options, market.expiries, parameters.volatility
-    days = expiries.days[options.expiry]
+def _columns(parameters: PortfolioParameters, market: Market) -> OptionColumns:
+    options, expiries = market.options, market.expiries
+    return OptionColumns(
+        forward=expiries.forward[options.expiry],
+        fixed_share=expiries.fixed_share[options.expiry],
+        years=expiries.years[options.expiry],
+        discount=expiry_discounts(parameters, market).option[options.expiry],
+        strike=options.strike,
+        is_call=options.is_call,
+        volatility=options.volatility,
+    )
+
+
+def _shocked_volatility(parameters: PortfolioParameters, options: OptionColumns) -> FloatArray:
+    moves = {scenario.volatility for scenario in parameters.scenarios}
+    shocked = {move: _moved_volatility(move, parameters, options) for move in moves}
+    columns = [shocked[scenario.volatility] for scenario in parameters.scenarios]
+    return np.stack(columns, axis=1)
+
+
+def _moved_volatility(move: VolatilityMove, parameters: PortfolioParameters, options: OptionColumns) -> FloatArray:
+    shock = parameters.volatility
+    days = options.years * DAYS_PER_YEAR
     if move == "up":
         raised: FloatArray = np.maximum(options.volatility * shock.up_multiplier(days), shock.minimum_up)
         return raised
@@ -83,9 +122,7 @@ def _moved_volatility(move: VolatilityMove, parameters: PortfolioParameters, mar
     if move == "none" or parameters.skew is None:
         return options.volatility
     twist = parameters.skew.multiplier(
-        move,
-        log_moneyness=np.log(options.strike / expiries.forward[options.expiry]),
-        years=expiries.years[options.expiry],
+        move, log_moneyness=np.log(options.strike / options.forward), years=options.years
     )
     twisted: FloatArray = np.maximum(options.volatility * twist, 0.0)
     return twisted
