@@ -8,14 +8,18 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from margin_tasks.rulebooks.exchange_pm.methodology import ExchangePortfolioMethodology
 from margin_tasks.rulebooks.methodology import Methodology
+from margin_tasks.rulebooks.option_standard.methodology import StandardOptionMethodology
 from margin_tasks.rulebooks.pmrm.methodology import PortfolioMarginMethodology
 from margin_tasks.rulebooks.span.methodology import SpanDayMethodology
+from margin_tasks.rulebooks.strategy.methodology import StrategyMethodology
 from margin_tasks.rulebooks.tims.methodology import TimsMethodology
 
 FAMILIES: dict[str, type[Methodology]] = {
     "exchange_pm": ExchangePortfolioMethodology,
+    "option_standard": StandardOptionMethodology,
     "pmrm": PortfolioMarginMethodology,
     "span": SpanDayMethodology,
+    "strategy": StrategyMethodology,
     "tims": TimsMethodology,
 }
 
