@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from margin_tasks.reporting.wording import rulebook_name
-
 if TYPE_CHECKING:
     import altair
 
@@ -26,6 +24,16 @@ ROLES: Final = {
     "amber": "#d58512",
     "grey": "#93a0ac",
 }
+# More roles, for charts with many parts; a page that draws them maps them too.
+COMPARISON_ROLES: Final = ROLES | {
+    "teal": "#2b8c83",
+    "violet": "#7a5bb5",
+    "olive": "#7f8f2f",
+    "rose": "#c9689a",
+    "sky": "#7fb4df",
+    "brown": "#8a5a3c",
+}
+_PART_COLOURS = ("blue", "sky", "teal", "olive", "amber", "red", "rose", "violet", "brown", "soft", "ink", "grey")
 _LOSS, _EVEN, _GAIN = "#b5322a", "#f4f1ec", "#2c6fb3"
 # The converter carries this family itself, and Arial has the same widths: labels are measured alike everywhere.
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
@@ -81,41 +89,123 @@ def requirement_against_equity(accounts: pd.DataFrame) -> str:
     )
 
 
-def requirement_by_method(requirements: pd.DataFrame) -> str:
-    """One dot for each method. ``requirements``: account_id, rulebook_id, initial_margin (USD, float64)."""
+def house_totals(totals: pd.DataFrame) -> str:
+    """A bar for each method. ``totals``: method, initial_margin (USD, float64), is_widest, label; in order."""
     import altair as alt
 
-    methods = list(dict.fromkeys(requirements["rulebook_id"]))
-    data = requirements.assign(method=requirements["rulebook_id"].map(rulebook_name))
-    order = alt.Y("account_id:N", sort=list(dict.fromkeys(data["account_id"])), title=None)
-    spans = (
-        alt.Chart(data)
-        .mark_rule(color=ROLES["line"], strokeWidth=3)
-        .encode(y=order, x=alt.X("least:Q"), x2="most:Q")
-        .transform_aggregate(least="min(initial_margin)", most="max(initial_margin)", groupby=["account_id"])
+    order = alt.Y("method:N", sort=list(totals["method"]), title=None)
+    # Room for the label beside the longest bar.
+    limit = float(totals["initial_margin"].max()) * 1.35 or 1.0
+    x = alt.X(
+        "initial_margin:Q",
+        title="USD",
+        scale=alt.Scale(domain=[0, limit], nice=False),
+        axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6, grid=False),
     )
-    dots = (
-        alt.Chart(data)
-        .mark_circle(size=85, opacity=1)
+    bars = (
+        alt.Chart(totals)
+        .mark_bar(height={"band": 0.62})
         .encode(
             y=order,
-            x=alt.X("initial_margin:Q", title="USD", axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6)),
+            x=x,
+            color=alt.condition("datum.is_widest", alt.value(ROLES["grey"]), alt.value(ROLES["blue"])),
+        )
+    )
+    labels = (
+        alt.Chart(totals)
+        .mark_text(align="left", dx=6, fontSize=11.5, color=ROLES["ink"])
+        .encode(y=order, x=x, text="label:N")
+    )
+    return _svg(
+        alt.layer(bars, labels).properties(width=_NARROW, height=_rows(len(totals), step=28)),
+        name="totals",
+        title="Initial margin of all accounts by method",
+        description="Horizontal bars: what all accounts owe together under each method, with its percentage of "
+        "isolated margin.",
+    )
+
+
+def parts_by_method(parts: pd.DataFrame, *, methods: list[str]) -> str:
+    """Stacked bars. ``parts``: method, part (a name), amount (USD, float64), rank (place of the part in a bar)."""
+    import altair as alt
+
+    named = parts.sort_values(["rank", "part"], kind="stable")
+    names = list(dict.fromkeys(named["part"]))
+    colours = [COMPARISON_ROLES[_PART_COLOURS[place % len(_PART_COLOURS)]] for place in range(len(names))]
+    order = alt.Y("method:N", sort=methods, title=None)
+    bars = (
+        alt.Chart(named)
+        .mark_bar(height={"band": 0.62})
+        .encode(
+            y=order,
+            x=alt.X("amount:Q", title="USD", stack="zero", axis=alt.Axis(labelExpr=_COMPACT_AXIS, tickCount=6)),
             color=alt.Color(
-                "method:N",
+                "part:N",
                 title=None,
-                legend=alt.Legend(orient="top"),
-                scale=alt.Scale(
-                    domain=[rulebook_name(method) for method in methods],
-                    range=[ROLES[_METHOD_COLOURS[place % len(_METHOD_COLOURS)]] for place in range(len(methods))],
-                ),
+                legend=alt.Legend(orient="top", columns=3, labelLimit=190),
+                scale=alt.Scale(domain=names, range=colours),
+            ),
+            order=alt.Order("rank:Q"),
+        )
+    )
+    zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(x="amount:Q")
+    return _svg(
+        alt.layer(bars, zero).properties(width=_NARROW, height=_rows(len(methods), step=28)),
+        name="parts",
+        title="Parts of the requirement of all accounts by method",
+        description="For each method a bar made of its parts; bars left of zero are what the method gives back.",
+    )
+
+
+def ratio_heat_map(cells: pd.DataFrame) -> str:
+    """Requirement over isolated requirement. ``cells``: account_id, method, ratio (float64), label, is_own; in order.
+
+    The colour is the ratio up to 2: blue below 1, red above.
+    """
+    import altair as alt
+
+    methods = list(dict.fromkeys(cells["method"]))
+    x = alt.X(
+        "method:N",
+        sort=methods,
+        title=None,
+        axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False, labelLimit=100),
+    )
+    y = alt.Y("account_id:N", sort=list(dict.fromkeys(cells["account_id"])), title=None)
+    boxes = (
+        alt.Chart(cells)
+        .mark_rect()
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "ratio:Q",
+                legend=None,
+                scale=alt.Scale(domain=[0, 1, 2], range=[_GAIN, _EVEN, _LOSS], interpolate="rgb", clamp=True),
             ),
         )
     )
+    frames = (
+        alt.Chart(cells[cells["is_own"]]).mark_rect(filled=False, stroke=ROLES["ink"], strokeWidth=2.2).encode(x=x, y=y)
+    )
+    numbers = (
+        alt.Chart(cells)
+        .mark_text(fontSize=10.5)
+        .encode(
+            x=x,
+            y=y,
+            text="label:N",
+            color=alt.condition("abs(datum.ratio - 1) > 0.6", alt.value("#ffffff"), alt.value("#22272c")),
+        )
+    )
     return _svg(
-        alt.layer(spans, dots).properties(width=_NARROW, height=_rows(data["account_id"].nunique())),
-        name="methods",
-        title="Requirement by method, largest accounts",
-        description="For each account one dot for each margin method at the requirement it asks for.",
+        alt.layer(boxes, frames, numbers).properties(
+            width=max(_WIDE, 92 * len(methods)), height=_rows(cells["account_id"].nunique(), step=21)
+        ),
+        name="ratios",
+        title="Requirement of each account under each method, in percent of isolated margin",
+        description="Rows are accounts, columns methods; a cell is the requirement in percent of isolated margin. "
+        "Blue asks less, red more; a frame marks the method that the account is margined under.",
     )
 
 

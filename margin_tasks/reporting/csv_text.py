@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -21,16 +23,16 @@ def guarded(text: str) -> str:
     return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
 
 
-def csv_bytes(frame: pd.DataFrame) -> bytes:
+def csv_bytes(frame: pd.DataFrame, *, kinds: Mapping[str, Kind] = MappingProxyType({})) -> bytes:
     """UTF-8 CSV with a header line; values by the registry's kinds, amounts exact, empty values empty.
 
     A column that the registry does not hold is named by a prefix and a registered field and written like that field,
-    as in ``portfolio_initial_margin``.
+    as in ``portfolio_initial_margin``; or ``kinds`` states what it holds.
 
     Raises:
         KeyError: a column is neither registered nor so named.
     """
-    columns = [_cells(frame[name], kind=_kind_of(str(name))) for name in frame.columns]
+    columns = [_cells(frame[name], kind=kinds.get(str(name)) or _kind_of(str(name))) for name in frame.columns]
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\r\n")
     rows.writerow(frame.columns)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Final
 
 import pandas as pd
 
-from margin_tasks.reporting import charts
+from margin_tasks.reporting import charts, comparison
 from margin_tasks.reporting.amounts import (
     ZERO,
     column_total,
@@ -34,11 +33,11 @@ from margin_tasks.reporting.csv_text import csv_bytes
 from margin_tasks.reporting.frames import clean_text, optional, records, required
 from margin_tasks.reporting.notices import file_stem, provenance, session_words
 from margin_tasks.reporting.page import render_template
+from margin_tasks.reporting.page_parts import Chart, ReportTable, Tile
 from margin_tasks.reporting.wording import (
     component_name,
     component_rank,
     humanised,
-    rulebook_meaning,
     rulebook_name,
 )
 
@@ -54,44 +53,6 @@ _HEAT_MAP_ROWS = 12
 _FLAGGED_NAMES = 30
 _HISTORY_DAYS = 180
 _HISTORY_CHARTS = 2
-# Methods are measured against the one in which nothing supports anything else.
-_WIDEST_METHOD = "isolated"
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One figure at the top of the page; ``tone`` is ``plain``, ``good``, ``watch`` or ``alarm``."""
-
-    label: str
-    figure: str
-    note: str
-    tone: str = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A drawing and the sentence under it."""
-
-    title: str
-    svg: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportTable:
-    """Text cells ready to print.
-
-    ``kinds`` has a letter for each column: ``t`` text, ``d`` an instant, ``n`` a figure. ``note`` says what is left
-    out; ``links`` makes the first cell of each row a link.
-    """
-
-    caption: str
-    heads: tuple[str, ...]
-    kinds: str
-    rows: tuple[tuple[str, ...], ...]
-    totals: tuple[str, ...] = ()
-    note: str = ""
-    links: tuple[str, ...] = ()
 
 
 def render_day_report(
@@ -116,7 +77,7 @@ def render_day_report(
         return render_template(
             "day_report.html",
             context=context,
-            chart_roles=charts.ROLES,
+            chart_roles=charts.COMPARISON_ROLES,
             business_date=format_day(context.business_date),
             session=session_words(context.session),
             cutoff=format_instant(context.cutoff_at),
@@ -129,9 +90,16 @@ def render_day_report(
             movers_chart=_movers_chart(day),
             exceptions=_exception_tables(day),
             flagged=_flagged_sentence(day),
-            methods=_methods_table(day),
-            method_accounts=_method_accounts_table(day),
-            methods_chart=_methods_chart(day),
+            methods=comparison.methods_table(day.comparison, currency=day.currency),
+            method_accounts=comparison.accounts_table(day.comparison, names=day.account_names(), currency=day.currency),
+            method_hedges=comparison.hedges_table(day.comparison),
+            method_parts=comparison.parts_table(day.comparison, currency=day.currency),
+            method_charts=[
+                chart
+                for chart in (comparison.totals_chart(day.comparison), comparison.parts_chart(day.comparison))
+                if chart is not None
+            ],
+            ratio_chart=comparison.ratio_chart(day.comparison),
             components=_components_table(day),
             members=_members_table(day),
             coverage_chart=_coverage_chart(day),
@@ -141,7 +109,7 @@ def render_day_report(
             stage_total=f"{float(stages['elapsed_seconds'].sum()):.1f} s",
             inputs=_inputs_table(day),
             provenance=provenance(context),
-            files=(ACCOUNTS_CSV, COMPONENTS_CSV, FINDINGS_CSV),
+            files=(ACCOUNTS_CSV, comparison.COMPARISON_CSV, COMPONENTS_CSV, FINDINGS_CSV),
         )
 
 
@@ -149,8 +117,9 @@ def render_day_csv(*, tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
     """The files that the day report links to: file name to bytes.
 
     ``accounts.csv`` holds one row for each account: names, requirement, equity, change since the previous day, call
-    and the initial margin under every rulebook (column ``<rulebook>_initial_margin``); ``components.csv`` and
-    ``findings.csv`` are the tables of those names, whole.
+    and the initial margin under every rulebook (column ``<rulebook>_initial_margin``);
+    ``comparison.csv`` one row for each account and rulebook; ``components.csv`` and ``findings.csv`` are the tables of
+    those names, whole.
     """
     with exact_arithmetic():
         accounts = required(tables, "accounts")[["account_id", "account_name", "account_type"]]
@@ -171,6 +140,13 @@ def render_day_csv(*, tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
             rows = rows.merge(beside, on=key, how="left", validate="many_to_one")
         return {
             ACCOUNTS_CSV: csv_bytes(rows),
+            comparison.COMPARISON_CSV: comparison.comparison_csv(
+                comparison.Comparison.of(
+                    requirements=required(tables, "requirements"),
+                    components=required(tables, "requirement_components"),
+                    margin=required(tables, "account_margin"),
+                )
+            ),
             COMPONENTS_CSV: csv_bytes(required(tables, "requirement_components")),
             FINDINGS_CSV: csv_bytes(optional(tables, "findings")),
         }
@@ -183,6 +159,9 @@ class _Day:
         self.margin = required(tables, "account_margin")
         self.requirements = required(tables, "requirements")
         self.components = required(tables, "requirement_components")
+        self.comparison = comparison.Comparison.of(
+            requirements=self.requirements, components=self.components, margin=self.margin
+        )
         self.collateral = required(tables, "collateral_values")
         self.members = required(tables, "members").set_index("member_id")["member_name"].map(clean_text).to_dict()
         self.accounts = required(tables, "accounts").set_index("account_id")
@@ -224,6 +203,10 @@ class _Day:
         )
         largest = frame.sort_values(["initial_margin", "account_id"], ascending=[False, True], kind="stable")
         return largest[largest["initial_margin"] > 0.0].head(count).reset_index(drop=True)
+
+    def account_names(self) -> dict[str, str]:
+        """What each account is for, in the members' words."""
+        return {str(name): self.account_name(name) for name in self.margin["account_id"]}
 
     def account_name(self, account_id: object) -> str:
         """What the account is for, in the member's words."""
@@ -507,107 +490,6 @@ def _by_method(requirements: pd.DataFrame) -> pd.DataFrame:
     return requirements.pivot_table(index="account_id", columns="rulebook_id", values="initial_margin", aggfunc="first")
 
 
-def _methods_in_order(requirements: pd.DataFrame) -> list[str]:
-    """Widest first, then the listed rulebooks from the simplest to the finest, then the others by name."""
-    listed = ["isolated", "cross", "portfolio"]
-    found = {str(name) for name in requirements["rulebook_id"]}
-    return [name for name in listed if name in found] + sorted(found - set(listed))
-
-
-def _methods_table(day: _Day) -> ReportTable:
-    methods = _methods_in_order(day.requirements)
-    grouped = {str(name): rows for name, rows in day.requirements.groupby("rulebook_id")}
-    equity = dict(zip(day.margin["account_id"], decimals(day.margin["equity"]), strict=True))
-    own = day.margin["rulebook_id"].value_counts().to_dict()
-    totals = {name: column_total(grouped[name]["initial_margin"]) for name in methods}
-    widest = totals.get(_WIDEST_METHOD, ZERO)
-    rows = []
-    for name in methods:
-        shortfalls = [
-            amount - equity[account]
-            for account, amount in zip(
-                grouped[name]["account_id"], decimals(grouped[name]["initial_margin"]), strict=True
-            )
-            if account in equity and amount > equity[account]
-        ]
-        has_saving = widest and name != _WIDEST_METHOD
-        saving = format_percent(1 - totals[name] / widest, is_aligned=True) if has_saving else "—"
-        rows.append(
-            (
-                rulebook_name(name),
-                rulebook_meaning(name),
-                f"{int(own.get(name, 0)):,}",
-                _whole(totals[name]),
-                saving,
-                f"{len(shortfalls):,}",
-                _whole(total(shortfalls)),
-            )
-        )
-    return ReportTable(
-        caption=f"Every account under every method, initial margin in whole {day.currency}. Saving: requirement "
-        "released against isolated margin (capital efficiency). Short: accounts that equity would not cover.",
-        heads=("Method", "How it works", "Accounts under it", "Requirement", "Saving", "Short", "Shortfall"),
-        kinds="ttnnnnn",
-        rows=tuple(rows),
-    )
-
-
-def _method_accounts_table(day: _Day) -> ReportTable:
-    methods = _methods_in_order(day.requirements)
-    by_account = _by_method(day.requirements)
-    names = list(day.largest_accounts(_ACCOUNT_ROWS)["account_id"])
-    own = dict(zip(day.margin["account_id"], day.margin["rulebook_id"], strict=True))
-    rows = []
-    for name in names:
-        amounts = [to_decimal(by_account.loc[name, method]) for method in methods]
-        widest = amounts[methods.index(_WIDEST_METHOD)] if _WIDEST_METHOD in methods else ZERO
-        own_amount = amounts[methods.index(str(own[name]))]
-        saving = format_percent(1 - own_amount / widest, is_aligned=True) if widest else "—"
-        rows.append(
-            (
-                clean_text(name),
-                day.account_name(name),
-                rulebook_name(own[name]).removesuffix(" margin"),
-                *map(_whole, amounts),
-                saving,
-            )
-        )
-    return ReportTable(
-        caption=f"Largest accounts, initial margin in whole {day.currency}; saving of the account's own method.",
-        heads=(
-            "Account",
-            "Name",
-            "Own method",
-            *(rulebook_name(method).removesuffix(" margin") for method in methods),
-            "Saving",
-        ),
-        kinds="ttt" + "n" * len(methods) + "n",
-        rows=tuple(rows),
-        note=_shown(len(day.margin), len(rows), ACCOUNTS_CSV),
-    )
-
-
-def _methods_chart(day: _Day) -> Chart | None:
-    names = list(day.largest_accounts(_ACCOUNT_ROWS)["account_id"])
-    methods = _methods_in_order(day.requirements)
-    drawn = (
-        day.requirements[day.requirements["account_id"].isin(names)]
-        .assign(
-            initial_margin=lambda rows: rows["initial_margin"].astype(float),
-            place=lambda rows: rows["account_id"].map({name: place for place, name in enumerate(names)}),
-            method=lambda rows: rows["rulebook_id"].map({name: place for place, name in enumerate(methods)}),
-        )
-        .sort_values(["place", "method"], kind="stable")
-    )
-    if drawn.empty:
-        return None
-    return Chart(
-        "Requirement by method",
-        charts.requirement_by_method(drawn[["account_id", "rulebook_id", "initial_margin"]].reset_index(drop=True)),
-        "Largest accounts; the further right a dot, the more the method asks for.",
-    )
-
-
 def _components_table(day: _Day) -> ReportTable:
     """Parts of the requirement that is called on: every account under its own rulebook."""
     own = day.margin[["account_id", "rulebook_id"]]
@@ -616,7 +498,7 @@ def _components_table(day: _Day) -> ReportTable:
         (str(rulebook), str(component)): column_total(rows["amount"])
         for (rulebook, component), rows in called_on.groupby(["rulebook_id", "component"])
     }
-    order = _methods_in_order(day.requirements)
+    order = day.comparison.methods
     keys = sorted(
         (key for key, amount in sums.items() if amount), key=lambda key: (order.index(key[0]), component_rank(key[1]))
     )

@@ -23,10 +23,27 @@ class Wording:
     meaning: str
 
 
+# From the simplest to the finest.
 RULEBOOKS: Final = {
-    "portfolio": Wording("Portfolio margin", "Positions on one underlying are shocked together and offset each other."),
-    "cross": Wording("Cross margin", "Collateral is shared by the whole account; positions do not offset each other."),
     "isolated": Wording("Isolated margin", "Every position stands alone: no offsets, and no gain supports another."),
+    "cross": Wording("Cross margin", "Collateral is shared by the whole account; positions do not offset each other."),
+    "collateral_factor": Wording("Collateral factors", "Assets count in part and debts in excess, as lenders do it."),
+    "strategy": Wording("Strategy margin", "Option legs are paired into named strategies with a rule for each."),
+    "option_standard": Wording("Standard option margin", "Short options by moneyness; spreads owe their worst payoff."),
+    "span": Wording("SPAN", "Sixteen scenarios an underlying; charges and credits for spreads."),
+    "tims": Wording("TIMS", "Ten price points a class of products; offsets inside product groups."),
+    "pmrm": Wording("Portfolio risk manager", "Scenarios with skew, plus contingencies for what they leave out."),
+    "exchange_pm": Wording("Exchange portfolio margin", "Price and volatility matrix with far tails and delta shocks."),
+    "portfolio": Wording("Portfolio margin", "Positions on one underlying are shocked together and offset each other."),
+    "house_es": Wording("House expected shortfall", "Filtered historical tail losses with add-ons, floors and limits."),
+}
+RULEBOOKS_IN_ORDER: Final = tuple(RULEBOOKS)
+_SHORT_NAMES: Final = {
+    "collateral_factor": "Factors",
+    "option_standard": "Standard",
+    "pmrm": "PMRM",
+    "exchange_pm": "Exchange PM",
+    "house_es": "House ES",
 }
 
 # In the order in which a requirement is read.
@@ -38,6 +55,8 @@ COMPONENTS: Final = {
     "short_option_charge": Wording("Short option charge", "Written options, each by how far it is from the money."),
     "long_option_value": Wording("Long option value", "Equity counts it; here it supports nothing else."),
     "ringfenced_gain": Wording("Ring-fenced gain", "Equity counts it; here it supports no other position."),
+    "inter_commodity_credit": Wording("Inter-commodity credit", "Opposed positions on related underlyings."),
+    "outside_methodology": Wording("Outside the method", "Positions that the published rules do not know."),
     "buffer": Wording("Buffer", "Margin of safety on top of the other parts."),
     "conservative_add_on": Wording("Conservative add-on", "Some input was refused; a cautious figure stands in."),
 }
@@ -59,6 +78,11 @@ def rulebook_name(rulebook_id: object) -> str:
     """Name of a methodology; an unlisted one by its identifier."""
     known = RULEBOOKS.get(str(rulebook_id))
     return known.name if known else humanised(rulebook_id)
+
+
+def short_rulebook_name(rulebook_id: object) -> str:
+    """Name of a methodology as the head of a column."""
+    return _SHORT_NAMES.get(str(rulebook_id), rulebook_name(rulebook_id).removesuffix(" margin"))
 
 
 def rulebook_meaning(rulebook_id: object) -> str:

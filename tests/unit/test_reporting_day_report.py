@@ -11,9 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from margin_tasks.reporting.charts import COMPARISON_ROLES
 from margin_tasks.reporting.context import ReportInputError
 from margin_tasks.reporting.day_report import render_day_csv, render_day_report
+from margin_tasks.reporting.wording import RULEBOOKS
 from margin_tasks.reporting.writer import write_day_report
+from margin_tasks.rulebooks.registry import load_rulebooks
 from tests.unit.reporting_figures import CONTEXT, STAGES, as_floats, day_tables, empty_tables
 
 NEEDED = (
@@ -99,7 +102,7 @@ def test_a_missing_table_is_named(name: str) -> None:
 def test_long_tables_are_cut_and_say_so() -> None:
     page = render_day_report(context=CONTEXT, tables=_repeated(day_tables(), times=200), stages=STAGES)
     assert "40 of 200 shown; all are in accounts.csv." in page
-    assert "15 of 600 shown; all are in accounts.csv." in page
+    assert "15 of 600 shown; all are in comparison.csv." in page
     assert "10 of 200 shown; all are in accounts.csv." in page
     assert len(page) < 300_000
 
@@ -128,14 +131,67 @@ def test_the_files_beside_the_page_are_exact() -> None:
     assert "'=cmd()" in files["findings.csv"].decode()
 
 
+def test_the_comparison_file_holds_every_account_under_every_rulebook() -> None:
+    tables = _with_credits(day_tables())
+    rows = list(csv.DictReader(io.StringIO(render_day_csv(tables=tables)["comparison.csv"].decode())))
+    assert len(rows) == len(tables["requirements"])
+    found = {(row["account_id"], row["rulebook_id"]): row for row in rows}
+    row = found["ACC-02", "span"]
+    # Isolated asks 2,500; SPAN 1,000 on stand-alone 2,000, of which 300 outside and 200 given back.
+    assert Decimal(row["capital_efficiency"]) == Decimal("0.6")
+    assert Decimal(row["hedge_amount"]) == 1000
+    assert Decimal(row["hedge_share"]) == Decimal("0.5")
+    assert (Decimal(row["credit_amount"]), Decimal(row["outside_amount"])) == (-200, 300)
+    assert [found["ACC-02", name]["is_called_on"] for name in ("cross", "span")] == ["true", "false"]
+    # Nothing is owed under isolated margin, so there is nothing to compare with.
+    assert found["ACC-03", "span"]["capital_efficiency"] == found["ACC-03", "span"]["hedge_share"] == ""
+
+
+def test_the_page_compares_any_number_of_rulebooks() -> None:
+    page = render_day_report(context=CONTEXT, tables=_with_credits(day_tables()), stages=STAGES)
+    assert re.findall(r'aria-labelledby="(\w+)-title', page)[1:4] == ["totals", "parts", "ratios"]
+    assert "Inter-commodity credit</td>" in page
+    assert "<td>credit</td>" in page
+    assert "<td>outside</td>" in page
+
+
+def test_every_rulebook_on_file_has_words_and_a_colour_for_its_largest_part() -> None:
+    rulebooks = {book.rulebook_id for book in load_rulebooks()}
+    assert rulebooks <= set(RULEBOOKS)
+    assert len(COMPARISON_ROLES) == len(set(COMPARISON_ROLES.values()))
+
+
 def test_report_and_files_are_written_together(page: str, tmp_path: Path) -> None:
     written = write_day_report(
         tmp_path / "day", context=CONTEXT, tables=day_tables(), stages=STAGES, notices_href="notices"
     )
-    assert [path.name for path, _ in written] == ["day_report.html", "accounts.csv", "components.csv", "findings.csv"]
+    assert [path.name for path, _ in written] == [
+        *("day_report.html", "accounts.csv", "comparison.csv", "components.csv", "findings.csv")
+    ]
     assert written[0][0].read_text(encoding="utf-8") == page
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path, sha256 in written)
     assert set(re.findall(r'href="([a-z]+\.csv)"', page)) == {path.name for path, _ in written[1:]}
+
+
+def _with_credits(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The same day with a fourth rulebook, which gives a credit and leaves a position outside."""
+    parts = {"scan_risk": 900, "inter_commodity_credit": -200, "outside_methodology": 300}
+    rows = [
+        ("span", "ACC-02", "ETH", component, level, Decimal(amount), "USD", None)
+        for component, amount in parts.items()
+        for level in ("initial", "maintenance")
+    ]
+    components = tables["requirement_components"]
+    totals = [
+        ("span", account, Decimal(amount), Decimal(amount), Decimal(2 * amount), "USD", False, False)
+        for account, amount in (("ACC-01", 0), ("ACC-02", 1000), ("ACC-03", 0))
+    ]
+    requirements = tables["requirements"]
+    return {
+        **tables,
+        "requirement_components": pd.concat([components, pd.DataFrame(rows, columns=components.columns)]),
+        "requirements": pd.concat([requirements, pd.DataFrame(totals, columns=requirements.columns)]),
+    }
 
 
 def _repeated(tables: dict[str, pd.DataFrame], *, times: int) -> dict[str, pd.DataFrame]:
