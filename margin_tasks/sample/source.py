@@ -22,6 +22,7 @@ from margin_tasks.sample.books import (
     without_expired,
 )
 from margin_tasks.sample.collateral import collateral_after_deposits, collateral_feed, opening_collateral
+from margin_tasks.sample.history import TOKENS, token_closes
 from margin_tasks.sample.instruments import list_instruments
 from margin_tasks.sample.market import BUSINESS_DATES, EXAMPLES_FOLDER, OPENING_DATE, load_market
 from margin_tasks.sample.prices import fill_order_books, price_instruments, quote_index
@@ -160,12 +161,24 @@ class SampleSource:
 
     def _price_history(self, business_date: date) -> pd.DataFrame:
         """Closes known at the cut-off: the close of a day comes at midnight UTC, after it."""
+        history = self._history
+        return history[history["price_date"] < business_date].reset_index(drop=True)
+
+    @cached_property
+    def _history(self) -> pd.DataFrame:
+        """Closes of the coins, and of the tokens on the same days, up to the token's own price on the sample's."""
         wide = pd.read_csv(self._examples / "price_history.csv", dtype={"price_date": str})
+        wide["price_date"] = [date.fromisoformat(text) for text in wide["price_date"]]
         sources = pd.read_csv(self._examples / "price_history_sources.csv", dtype=str).set_index("asset")
-        long = wide.melt(id_vars="price_date", var_name="asset", value_name="close_price").dropna()
-        long = long[long["price_date"] < business_date.isoformat()]
-        long["price_source"] = long["asset"].map(sources["repository"])
-        long["price_date"] = [date.fromisoformat(text) for text in long["price_date"]]
+        coins = wide.melt(id_vars="price_date", var_name="asset", value_name="close_price").dropna()
+        coins["price_source"] = coins["asset"].map(sources["repository"])
+        days = (OPENING_DATE, BUSINESS_DATES[0])
+        tokens = token_closes(
+            wide.set_index("price_date")["BTC"],
+            levels={asset: {day: self._markets[day].market.index_price[asset] for day in days} for asset in TOKENS},
+            streams={asset: _stream(6 + number, OPENING_DATE) for number, asset in enumerate(TOKENS)},
+        )
+        long = pd.concat([coins, tokens])
         return long.sort_values(["asset", "price_date"], kind="stable", ignore_index=True)
 
 

@@ -9,13 +9,16 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from margin_tasks.contracts.failures import FailureReason
 from margin_tasks.contracts.frames import parse_text
 from margin_tasks.contracts.rules import REFERENCE_VENUE
 from margin_tasks.contracts.tables import FEEDS
-from margin_tasks.sample.market import BUSINESS_DATES
+from margin_tasks.sample.history import TOKENS
+from margin_tasks.sample.market import BUSINESS_DATES, load_market
 from margin_tasks.sample.source import SampleSource
 from margin_tasks.sources import SourceError
 from margin_tasks.sources.delivery import canonical_csv
@@ -25,13 +28,14 @@ LAST = BUSINESS_DATES[-1]
 # Over the hashes of all feeds of the day. Held here so that another version of Python or NumPy, or a change that should
 # not touch the sample, cannot move it unnoticed; a deliberate change of the sample states the new digests.
 DIGESTS = {
-    "2026-02-04": "c38b9ae8993e165a46383dd51f002dd473155377d4cd03e02a9fa326ff556ebc",
-    "2026-02-05": "83d624be8eaeb9b70978f4f8303407b2ff721c01ce77da79c782bc5b027cbe16",
+    "2026-02-04": "7018142ac733fd70cfdb614631e5a3c236646c967aa74d7f4bbba769421cb324",
+    "2026-02-05": "0c9eed905b7405661c790f9e60bda1075cd007eba8fb250e344de0b5ec6959c0",
 }
 
 PRINT_HASHES = """
 from margin_tasks.contracts.tables import FEEDS
-from margin_tasks.sample.market import BUSINESS_DATES
+from margin_tasks.sample.history import TOKENS
+from margin_tasks.sample.market import BUSINESS_DATES, load_market
 from margin_tasks.sample.source import SampleSource
 source = SampleSource()
 for day in reversed(BUSINESS_DATES):
@@ -105,9 +109,53 @@ def test_instants_are_shortly_before_the_cutoff():
 
 def test_price_history_ends_before_the_cutoff():
     history = SampleSource().pull("price_history", business_date=LAST, session="EOD").frame
-    assert history.groupby("asset")["price_date"].max().to_dict() == {"BTC": "2026-02-04", "ETH": "2026-02-04"}
-    assert history.groupby("asset")["price_date"].min().to_dict() == {"BTC": "2015-01-01", "ETH": "2017-08-17"}
+    first = {
+        "BTC": "2015-01-01",
+        "ETH": "2017-08-17",
+        "EQTX": "2018-01-01",
+        "TBILLX": "2018-01-01",
+        "XAUX": "2018-01-01",
+    }
+    assert history.groupby("asset")["price_date"].max().to_dict() == dict.fromkeys(first, "2026-02-04")
+    assert history.groupby("asset")["price_date"].min().to_dict() == first
     assert history["price_source"].notna().all()
+    assert set(history.loc[history["asset"].isin(TOKENS), "price_source"]) == {"synthetic"}
+
+
+def _closes(day: date) -> pd.DataFrame:
+    history = SampleSource().pull("price_history", business_date=day, session="EOD").frame
+    return history.pivot_table(
+        index="price_date", columns="asset", values="close_price", aggfunc=lambda texts: float(texts.iloc[0])
+    )
+
+
+def test_a_later_day_only_adds_closes():
+    earlier, later = (_closes(day) for day in BUSINESS_DATES)
+    assert earlier.index.max() == "2026-02-03"
+    pd.testing.assert_frame_equal(later.loc[: earlier.index.max()], earlier)
+
+
+def test_tokens_have_closes_on_the_days_of_the_coins_and_end_at_their_own_price():
+    closes = _closes(LAST).loc["2018-01-01":]
+    assert not closes.isna().any().any()
+    for day in ("2026-02-03", "2026-02-04"):
+        index = load_market(date.fromisoformat(day)).index_price
+        assert closes.loc[day, list(TOKENS)].to_dict() == pytest.approx({asset: index[asset] for asset in TOKENS})
+
+
+def test_tokens_move_as_stated():
+    moves = np.log(_closes(LAST).loc["2018-01-01":]).diff().dropna()
+    volatility = moves.std() * np.sqrt(365.0)
+    assert volatility["EQTX"] == pytest.approx(0.36, rel=0.15)
+    assert volatility["XAUX"] == pytest.approx(0.15, rel=0.15)
+    assert moves["BTC"].corr(moves["EQTX"]) == pytest.approx(0.35, abs=0.06)
+    assert moves["BTC"].corr(moves["XAUX"]) == pytest.approx(0.10, abs=0.06)
+    # Fat tails, and large moves that follow large moves.
+    assert (moves[["EQTX", "XAUX"]].kurt() > 1.0).all()
+    assert moves["EQTX"].abs().autocorr(1) > 0.05
+    # The peg is lost once, and found again.
+    assert moves["TBILLX"].abs().nlargest(5).index.str.startswith("2023-03").all()
+    assert moves["TBILLX"].drop(moves.loc["2023-03-10":"2023-03-14"].index).abs().max() < 0.002
 
 
 def test_nothing_is_waited_for():
