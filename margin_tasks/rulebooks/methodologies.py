@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
+from margin_tasks.rulebooks.collateral_factor.methodology import CollateralFactorMethodology
 from margin_tasks.rulebooks.exchange_pm.methodology import ExchangePortfolioMethodology
+from margin_tasks.rulebooks.house_es.methodology import HouseEsMethodology
 from margin_tasks.rulebooks.methodology import Methodology
 from margin_tasks.rulebooks.option_standard.methodology import StandardOptionMethodology
 from margin_tasks.rulebooks.pmrm.methodology import PortfolioMarginMethodology
@@ -15,7 +17,9 @@ from margin_tasks.rulebooks.strategy.methodology import StrategyMethodology
 from margin_tasks.rulebooks.tims.methodology import TimsMethodology
 
 FAMILIES: dict[str, type[Methodology]] = {
+    "collateral_factor": CollateralFactorMethodology,
     "exchange_pm": ExchangePortfolioMethodology,
+    "house_es": HouseEsMethodology,
     "option_standard": StandardOptionMethodology,
     "pmrm": PortfolioMarginMethodology,
     "span": SpanDayMethodology,

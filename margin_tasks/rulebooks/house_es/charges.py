@@ -19,7 +19,6 @@ from margin_tasks.risk.estimators import (
     student_degrees,
     student_tail,
 )
-from margin_tasks.risk.portfolio import tail_of_outcomes
 from margin_tasks.rulebooks.house_es.parameters import CorrelationBreak, Liquidity, ModelRisk
 
 
@@ -53,8 +52,12 @@ def offset_cap(total: ArrayLike, portfolio: ArrayLike, *, cap: float, is_riskles
 
 def expected_shortfall(outcome: FloatArray, *, confidence: float) -> FloatArray:
     """Mean of the worst (1 - confidence) of the scenarios, the last counted in part, never negative: shape (A,)."""
-    tail = tail_of_outcomes(outcome, tail=tail_size(outcome.shape[1], confidence=confidence))
-    return np.maximum(tail.expected_shortfall, 0.0)
+    size = tail_size(outcome.shape[1], confidence=confidence)
+    reached = int(np.ceil(size))
+    worst = np.sort(np.partition(outcome, reached - 1, axis=1)[:, :reached], axis=1)
+    # Row by row: a matrix product may round a row differently by how many stand beside it.
+    mean: FloatArray = (worst * _counted(size)).sum(axis=1)
+    return np.maximum(-mean, 0.0)
 
 
 def tail_size(scenarios: int, *, confidence: float) -> float:
@@ -88,9 +91,15 @@ def tail_scenarios(outcome: FloatArray, *, confidence: float) -> TailScenarios:
     """Which scenarios make the expected shortfall, so that it can be attributed: weight x outcome adds up to it."""
     size = tail_size(outcome.shape[1], confidence=confidence)
     worst = np.argsort(outcome, axis=1, kind="stable")[:, : int(np.ceil(size))]
-    counted = np.clip(size - np.arange(worst.shape[1], dtype=np.float64), 0.0, 1.0) / size
-    is_losing = np.take_along_axis(outcome, worst, axis=1) @ counted < 0.0
+    counted = _counted(size)
+    is_losing = (np.take_along_axis(outcome, worst, axis=1) * counted).sum(axis=1) < 0.0
     return TailScenarios(worst, np.where(is_losing[:, None], counted, 0.0))
+
+
+def _counted(size: float) -> FloatArray:
+    """Weights of the worst scenarios, the worst first: shape (K,), adding up to 1."""
+    counted: FloatArray = np.clip(size - np.arange(int(np.ceil(size)), dtype=np.float64), 0.0, 1.0) / size
+    return counted
 
 
 def correlation_break(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -129,14 +130,42 @@ class HouseRequirement:
         return np.maximum(self.initial_ratio * self.model_margin, self.initial_floor)
 
 
-def requirement(rules: HouseRules, *, inputs: RiskInputs, book: Book, account_id: TextArray) -> HouseRequirement:
+class ContractShortfall(NamedTuple):
+    """Expected shortfall of one contract by itself in the filtered scenarios, held long and short, USD, shape (I,)."""
+
+    long: FloatArray
+    short: FloatArray
+
+
+def contract_shortfall(rules: HouseRules, inputs: RiskInputs) -> ContractShortfall:
+    """Expected shortfall of every instrument; it does not depend on who holds it."""
+    return ContractShortfall(
+        long=expected_shortfall(inputs.filtered, confidence=rules.confidence),
+        short=expected_shortfall(-inputs.filtered, confidence=rules.confidence),
+    )
+
+
+def requirement(
+    rules: HouseRules,
+    *,
+    inputs: RiskInputs,
+    book: Book,
+    account_id: TextArray,
+    of_contracts: ContractShortfall | None = None,
+    is_attributed: bool = True,
+) -> HouseRequirement:
     """Margin every account.
+
+    An account's figures are the same to the bit whatever else is in the book.
 
     Args:
         rules: the version in force.
         inputs: I instruments with their outcomes over ``rules.liquidation_days``.
         book: positions of the A accounts, shape (P,).
         account_id: shape (A,).
+        of_contracts: what :func:`contract_shortfall` returned for these inputs, where accounts come in parts; None to
+            compute it here.
+        is_attributed: whether market risk is divided over positions; else ``position_market_risk`` is empty.
 
     Returns:
         Every component, for each account in the order of ``account_id``; a closed-out account owes nothing.
@@ -180,7 +209,14 @@ def requirement(rules: HouseRules, *, inputs: RiskInputs, book: Book, account_id
     minimum = rules.short_option_minimum * added_up(shorts, row=book.account, rows=accounts)
     short_option = np.maximum(minimum - tail - long_run, 0.0)
 
-    position_liquidity = _liquidity(rules, inputs=inputs, book=book, quantity=quantity, market=market)
+    position_liquidity = _liquidity(
+        rules,
+        inputs=inputs,
+        book=book,
+        quantity=quantity,
+        market=market,
+        of_contracts=of_contracts or contract_shortfall(rules, inputs),
+    )
     parametric = parametric_tail(rules.model_risk, filtered, confidence=confidence)
     floors = _floors(rules, inputs=inputs, sets=sets, row=row, book=book, quantity=quantity, accounts=accounts)
     result = HouseRequirement(
@@ -213,7 +249,9 @@ def requirement(rules: HouseRules, *, inputs: RiskInputs, book: Book, account_id
             row=row,
             account_outcomes=(filtered, stressed),
             set_outcomes=(set_filtered, set_stressed),
-        ),
+        )
+        if is_attributed
+        else np.empty(0),
         position_liquidity=position_liquidity,
     )
     is_bad = ~(np.isfinite(result.initial_margin) & np.isfinite(result.maintenance_margin))
@@ -224,7 +262,13 @@ def requirement(rules: HouseRules, *, inputs: RiskInputs, book: Book, account_id
 
 
 def _liquidity(
-    rules: HouseRules, *, inputs: RiskInputs, book: Book, quantity: FloatArray, market: FloatArray
+    rules: HouseRules,
+    *,
+    inputs: RiskInputs,
+    book: Book,
+    quantity: FloatArray,
+    market: FloatArray,
+    of_contracts: ContractShortfall,
 ) -> FloatArray:
     """Liquidity and concentration add-on of each position, shape (P,).
 
@@ -232,9 +276,7 @@ def _liquidity(
     diversification that the account's market risk shows, at least the floor.
     """
     at, size = book.instrument, np.abs(quantity)
-    long_risk = expected_shortfall(inputs.filtered, confidence=rules.confidence)
-    short_risk = expected_shortfall(-inputs.filtered, confidence=rules.confidence)
-    alone = np.where(quantity > 0.0, long_risk[at], short_risk[at]) * size
+    alone = np.where(quantity > 0.0, of_contracts.long[at], of_contracts.short[at]) * size
     # What is not traded at all counts as the largest share of the table.
     volume = inputs.daily_volume[at]
     most = np.maximum(size / np.where(volume > 0.0, volume, 1.0), rules.liquidity.volume_shares[-1])

@@ -1,0 +1,349 @@
+"""The house model in the clearing day: scenarios from the history of closes, outcomes by revaluation, named components.
+
+One scenario set for everything that has a history: coins, gold, shares and Treasury bills in tokens move together as
+they did on a day. Implied volatility has no history in the feeds, so it moves by stated rules, and an account is
+margined twice, with volatility rising and with volatility falling in all scenarios; it owes the greater amount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.contract_columns import contracts_of
+from margin_tasks.pricing.instruments import BoolArray, IntArray
+from margin_tasks.pricing.kernels import scenario_pnl_fast
+from margin_tasks.pricing.revaluation import Contracts
+from margin_tasks.risk.amounts import to_units
+from margin_tasks.risk.portfolio import Book
+from margin_tasks.rulebooks.charge import Charge
+from margin_tasks.rulebooks.exposure import Exposure, parameter_of
+from margin_tasks.rulebooks.house_es.parameters import HouseRules, definition
+from margin_tasks.rulebooks.house_es.requirement import (
+    ContractShortfall,
+    HouseRequirement,
+    RiskInputs,
+    contract_shortfall,
+    requirement,
+)
+from margin_tasks.rulebooks.house_es.scenarios import JointScenarios, joint_scenarios
+from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology
+from margin_tasks.scenarios.definition import Definition, Fraction, NotNegative, Positive
+from margin_tasks.scenarios.historical import historical_returns
+from margin_tasks.scenarios.scenario_set import ScenarioSet, stack
+from margin_tasks.scenarios.volatility_scaling import TenorScaling
+
+SCENARIO_SETS = ("filtered", "stressed", "long_run", "extreme")
+COMPONENTS = (
+    "market_risk",
+    "correlation_break",
+    "wing_add_on",
+    "anti_procyclicality_floor",
+    "short_option_minimum",
+    "liquidity",
+    "model_risk",
+)
+# Accounts, and underlyings of accounts, whose outcomes are held at a time.
+_ROWS_AT_ONCE = 4_000
+
+
+class VolatilityResponse(Definition):
+    """Relative moves of implied volatility over the liquidation period at the reference tenor.
+
+    Rising: by ``rise`` in every scenario, and by ``rise_per_move`` for each 100 % that the price moves in it, either
+    way, together at most ``most``. Falling: by ``fall`` in every scenario.
+    """
+
+    rise: NotNegative
+    rise_per_move: NotNegative
+    most: Positive
+    fall: Fraction
+
+
+class TradingConditions(Definition):
+    """What closing out is measured by, where feeds deliver no volumes.
+
+    ``daily_volume_usd``, ``option_daily_volume_usd``: notional of one contract's trading in a day. ``half_spread``:
+    share of notional; ``option_half_spread``: volatility, 0.01 for one point, times vega.
+    """
+
+    daily_volume_usd: NotNegative
+    option_daily_volume_usd: NotNegative
+    half_spread: NotNegative
+    option_half_spread: NotNegative
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Direction:
+    """Inputs of the model with volatility moving one way, and what every contract by itself has to lose."""
+
+    inputs: RiskInputs
+    of_contracts: ContractShortfall
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedHouse:
+    """``row``: of each instrument in the inputs, -1 where it is not covered, shape (I,); both directions."""
+
+    row: IntArray
+    directions: tuple[Direction, Direction]
+
+
+class HouseEsMethodology(Methodology):
+    """The model's rules, how volatility answers to prices, and what trading costs; by underlying or ``default``.
+
+    ``tenor_scaling``: of volatility moves. ``long_run_step``: every so many windows of the whole history are kept;
+    with the liquidation period in days, windows that do not overlap. ``latest_close_days``: an underlying without a
+    close in so many days before the valuation is not covered. ``cash_currencies``: those that do not move.
+    """
+
+    family: Literal["house_es"]
+    rules: HouseRules
+    volatility: Annotated[Mapping[str, VolatilityResponse], Field(min_length=1)]
+    tenor_scaling: TenorScaling
+    trading: Annotated[Mapping[str, TradingConditions], Field(min_length=1)]
+    long_run_step: Annotated[int, Field(ge=1)]
+    latest_close_days: Annotated[int, Field(ge=1)]
+    cash_currencies: tuple[str, ...]
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _of_version(cls, stated: Any) -> Any:
+        return definition(stated) if isinstance(stated, str) else stated
+
+    def covers(self, market: MarginedMarket) -> BoolArray:
+        """What is on an underlying with enough history, and settled in cash or in a coin with enough history."""
+        known = _common_closes(market, rules=self.rules, latest_close_days=self.latest_close_days).columns
+        is_known = np.isin(market.instruments.underlyings.astype(str), known)[market.instruments.underlying_index]
+        moves_or_stays = np.isin(market.instruments.settlement_currency.astype(str), [*known, *self.cash_currencies])
+        covered: BoolArray = is_known & moves_or_stays
+        return covered
+
+    def prepare(self, market: MarginedMarket) -> PreparedHouse | None:
+        """Outcomes of every covered instrument in every scenario, in both directions of volatility.
+
+        None where nothing is covered.
+        """
+        rows = np.flatnonzero(self.covers(market))
+        if not len(rows):
+            return None
+        position = np.full(len(market.instruments), -1, dtype=np.int64)
+        position[rows] = np.arange(len(rows))
+        closes = _common_closes(market, rules=self.rules, latest_close_days=self.latest_close_days)
+        scenarios = self._scenarios(closes)
+        factors = [str(name) for name in closes.columns]
+        # Underlyings without scenarios stand still beside them: no covered instrument reads them.
+        others = sorted({str(name) for name in market.instruments.underlyings} - set(factors))
+        contracts = contracts_of(
+            market.instruments,
+            market.levels,
+            factors=[*factors, *others],
+            tenor_scale=np.where(
+                market.instruments.is_option, self.tenor_scaling.tenor_scale(market.instruments.days_to_expiry), 1.0
+            ),
+            twist=np.zeros(len(market.instruments)),
+        ).rows(rows)
+        return PreparedHouse(
+            row=position,
+            directions=(
+                self._direction(market, rows, contracts, scenarios, others=len(others), is_rising=True),
+                self._direction(market, rows, contracts, scenarios, others=len(others), is_rising=False),
+            ),
+        )
+
+    def charges(self, exposure: Exposure, prepared: PreparedHouse | None) -> tuple[Charge, ...]:
+        """The components of the model, what initial margin adds, and what floors by instrument add."""
+        amounts = np.zeros((len(COMPONENTS) + 2, exposure.sets))
+        if prepared is not None and len(exposure.book):
+            parts = [self._amounts(exposure, prepared, direction) for direction in prepared.directions]
+            rising, falling = (part[: len(COMPONENTS)].sum(axis=0) for part in parts)
+            amounts = np.where(falling > rising, parts[1], parts[0])
+        *components, maintenance_floor, initial_floor = amounts
+        model = np.zeros(exposure.sets)
+        for component in components:
+            model = model + component
+        initial = self.rules.initial_ratio * model
+        nothing = np.zeros(exposure.sets)
+        return (
+            *(
+                _charge(name, initial=amount, maintenance=amount)
+                for name, amount in zip(COMPONENTS, components, strict=True)
+            ),
+            _charge("initial_buffer", initial=initial - model, maintenance=nothing),
+            _charge(
+                "instrument_floor",
+                initial=np.maximum(initial_floor - initial, 0.0),
+                maintenance=np.maximum(maintenance_floor - model, 0.0),
+            ),
+        )
+
+    def _scenarios(self, closes: pd.DataFrame) -> JointScenarios:
+        returns = historical_returns(
+            closes, expected_dates=closes.index.to_numpy(), horizon=self.rules.liquidation_days
+        )
+        scenarios = joint_scenarios(self.rules, returns)
+        # Counted from the latest window.
+        kept = slice((len(returns) - 1) % self.long_run_step, None, self.long_run_step)
+        return replace(scenarios, long_run={name: each.rows(kept) for name, each in scenarios.long_run.items()})
+
+    def _direction(
+        self,
+        market: MarginedMarket,
+        rows: IntArray,
+        contracts: Contracts,
+        scenarios: JointScenarios,
+        *,
+        others: int,
+        is_rising: bool,
+    ) -> Direction:
+        """Outcomes of the covered instruments with volatility moving one way."""
+        instruments = market.instruments
+        outcomes: dict[str, FloatArray] = {}
+        for name in SCENARIO_SETS:
+            moved = [
+                self._with_volatility(each, underlying, is_rising=is_rising)
+                for underlying, each in getattr(scenarios, name).items()
+            ]
+            still = [replace(moved[0], price_move=np.zeros(len(moved[0])), volatility_move=np.zeros(len(moved[0])))]
+            outcomes[name] = np.asarray(scenario_pnl_fast(contracts, stack(moved + still * others)), dtype=np.float64)
+        is_option = instruments.is_option[rows]
+        notional = market.contract_values.notional_usd[rows]
+        of_underlying = [
+            parameter_of(self.trading, underlying=str(name), rulebook_id=self.rules.rulebook_id, block="trading")
+            for name in instruments.underlyings
+        ]
+
+        def traded(name: str, option_name: str) -> FloatArray:
+            plain, option = (
+                np.array([getattr(each, column) for each in of_underlying], dtype=np.float64)
+                for column in (name, option_name)
+            )
+            at = instruments.underlying_index[rows]
+            return np.where(is_option, option[at], plain[at])
+
+        volume = traded("daily_volume_usd", "option_daily_volume_usd")
+        spread = traded("half_spread", "option_half_spread")
+        inputs = RiskInputs(
+            instrument_id=instruments.instrument_id[rows],
+            underlyings=tuple(str(name) for name in instruments.underlyings),
+            underlying=instruments.underlying_index[rows],
+            is_option=is_option,
+            notional=notional,
+            delta_notional=market.contract_values.delta[rows] * market.levels.index_price[rows],
+            daily_volume=np.divide(volume, notional, out=np.zeros_like(volume), where=notional > 0.0),
+            half_spread=spread * np.where(is_option, np.abs(market.contract_values.vega_usd[rows]), notional),
+            **outcomes,
+        )
+        return Direction(inputs=inputs, of_contracts=contract_shortfall(self.rules, inputs))
+
+    def _with_volatility(self, scenarios: ScenarioSet, underlying: str, *, is_rising: bool) -> ScenarioSet:
+        response = parameter_of(
+            self.volatility, underlying=underlying, rulebook_id=self.rules.rulebook_id, block="volatility"
+        )
+        rise = np.minimum(response.rise + response.rise_per_move * np.abs(scenarios.price_move), response.most)
+        return replace(scenarios, volatility_move=rise if is_rising else np.full(len(scenarios), -response.fall))
+
+    def _amounts(self, exposure: Exposure, prepared: PreparedHouse, direction: Direction) -> FloatArray:
+        """Components, maintenance floor and initial floor of every netting set, shape (C + 2, N), USD."""
+        amounts = np.zeros((len(COMPONENTS) + 2, exposure.sets))
+        names = exposure.set_account.astype(object)
+        book = exposure.book
+        # Sums do not depend on the order in which positions are stated.
+        order = np.lexsort((book.instrument, exposure.set_of))
+        for sets, part in _parts(exposure, exposure.set_of[order]):
+            positions = order[part]
+            result = requirement(
+                self.rules,
+                inputs=direction.inputs,
+                book=Book(
+                    account=exposure.set_of[positions] - sets.start,
+                    instrument=prepared.row[book.instrument[positions]],
+                    quantity_units=book.quantity_units[positions],
+                ),
+                account_id=names[sets],
+                of_contracts=direction.of_contracts,
+                is_attributed=False,
+            )
+            amounts[:, sets] = _stacked(result)
+        return amounts
+
+
+def _stacked(result: HouseRequirement) -> FloatArray:
+    return np.stack(
+        [
+            result.market_risk,
+            result.correlation_break,
+            result.wing,
+            result.long_run_add_on,
+            result.short_option_add_on,
+            result.liquidity,
+            result.model_risk,
+            result.maintenance_floor,
+            result.initial_floor,
+        ]
+    )
+
+
+def _charge(component: str, *, initial: FloatArray, maintenance: FloatArray) -> Charge:
+    return Charge(
+        component=component,
+        initial_units=to_units(initial, what=component),
+        maintenance_units=to_units(maintenance, what=component),
+    )
+
+
+def _parts(exposure: Exposure, sorted_set_of: IntArray) -> list[tuple[slice, slice]]:
+    """Netting sets, and their positions once these are sorted by netting set, in parts that bound the memory."""
+    instrument = exposure.book.instrument
+    underlying = exposure.instruments.underlying_index[instrument]
+    width = max(len(exposure.instruments.underlyings), 1)
+    held = np.unique(exposure.set_of * width + underlying) // width
+    rows = np.cumsum(1 + np.bincount(held, minlength=exposure.sets))
+    cuts = np.flatnonzero(np.diff(rows // _ROWS_AT_ONCE)) + 1
+    bounds = [0, *cuts.tolist(), exposure.sets]
+    starts = np.searchsorted(sorted_set_of, bounds)
+    return [
+        (slice(first, last), slice(int(start), int(stop)))
+        for first, last, start, stop in zip(bounds, bounds[1:], starts, starts[1:], strict=False)
+    ]
+
+
+def _common_closes(market: MarginedMarket, *, rules: HouseRules, latest_close_days: int) -> pd.DataFrame:
+    """Closes of all underlyings with enough history, on the days that all of them have: index days, one column each.
+
+    The longest history comes first; one whose days would leave too few windows in common is left out.
+    """
+    closes = market.closes
+    days = pd.DatetimeIndex(pd.to_datetime(closes["price_date"])).to_numpy().astype("datetime64[D]")
+    assets = closes["asset"].to_numpy().astype(str)
+    of_asset = {str(name): np.unique(days[assets == name]) for name in np.unique(assets)}
+    latest = market.valued_at.astype("datetime64[D]") - np.timedelta64(latest_close_days, "D")
+    kept: list[str] = []
+    common = np.empty(0, dtype="datetime64[D]")
+    for name in sorted(of_asset, key=lambda asset: (-len(of_asset[asset]), asset)):
+        tried = np.intersect1d(common, of_asset[name]) if kept else of_asset[name]
+        if of_asset[name][-1] >= latest and _is_enough(tried, rules):
+            kept.append(name)
+            common = tried
+    is_used = np.isin(assets, kept) & np.isin(days, common)
+    names = sorted(kept)
+    prices = np.full((len(common), len(names)), np.nan)
+    row, column = np.searchsorted(common, days[is_used]), np.searchsorted(names, assets[is_used])
+    prices[row, column] = closes["close_price"].to_numpy(dtype=np.float64)[is_used]
+    return pd.DataFrame(prices, index=common, columns=names)
+
+
+def _is_enough(days: NDArray[np.datetime64], rules: HouseRules) -> bool:
+    """Whether windows that end on these days fill the lookback, the filter's start and the stressed period."""
+    ends = days[rules.liquidation_days :]
+    windows = rules.scenarios
+    first, last = (np.datetime64(day, "D") for day in (windows.stressed_from, windows.stressed_to))
+    needed = max(windows.lookback, windows.filter.seed_observations, rules.liquidation_days + 1)
+    return len(ends) >= needed and bool(((ends >= first) & (ends <= last)).any())
