@@ -37,6 +37,8 @@ VALUED_AT = np.datetime64("2026-02-05T21:30:00", "us")
 BUSINESS_DATE = date(2026, 2, 5)
 HISTORY_FROM = date(2018, 1, 1)
 MEASURED = ("venue", "venue_x5")
+# The most traded underlyings get names that every definition states parameters for.
+NAMED = ("BTC", "ETH", "XAUX", "EQTX")
 
 
 def measure(sizes: tuple[Size, ...] = SIZES) -> list[dict[str, Any]]:
@@ -104,7 +106,9 @@ def market_of(contracts: Contracts) -> MarginedMarket:
     is_coin = np.where(is_option, contracts.is_in_coin, contracts.unit_value == UnitValue.RECIPROCAL).astype(bool)
     is_dated = contracts.year_fraction > 0.0
     product = np.where(is_option, Product.OPTION, np.where(is_dated, Product.FUTURE, Product.PERPETUAL))
-    underlyings = np.array([f"U{number:03d}" for number in range(int(contracts.factor.max()) + 1)], dtype=object)
+    names = [f"U{number:03d}" for number in range(int(contracts.factor.max()) + 1)]
+    names[: len(NAMED)] = NAMED[: len(names)]
+    underlyings = np.array(names, dtype=object)
     seconds = np.rint(contracts.year_fraction * 365.0 * 86_400.0).astype("timedelta64[s]")
     size = len(contracts)
     none = np.zeros(size)
