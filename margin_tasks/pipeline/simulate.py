@@ -62,6 +62,8 @@ AFTER = "after the change"
 
 # Positions of pseudo-accounts that are margined at a time, as in rulebooks.attribution.
 _ROWS_AT_ONCE = 500_000
+# Trades whose own effects are margined: each needs the whole book twice more.
+MOST_EFFECTS = 500
 _CLOSE_MATCHES = 3
 _ZERO = Decimal("0.00000000")
 
@@ -137,10 +139,12 @@ def simulate_day(
     valued = _published_first(value(feeds, quarantine=quarantine, cutoff_at=day.cutoff_at), published=day.published)
     now = _margined(plan, feeds=feeds, valued=valued, day=day)
     _check(now, plan=plan, day=day, run=run)
-    first = chosen[0].rulebook_id
-    trades = plan.trades if len(chosen) == 1 else [{**row, **_NO_EFFECT} for row in plan.trades]
-    if len(chosen) == 1 and plan.trades:
-        trades = _with_effects(plan, feeds=feeds, valued=valued, day=day, rulebook_id=first)
+    trades = [{**trade, **_NO_EFFECT} for trade in plan.trades]
+    notes = list(plan.notes)
+    if len(plan.trades) > MOST_EFFECTS:
+        notes.append(f"more than {MOST_EFFECTS} instruments are traded: what each one adds is not computed")
+    elif plan.trades and len(chosen) == 1:
+        trades = _with_effects(plan, feeds=feeds, valued=valued, day=day, rulebook_id=chosen[0].rulebook_id)
     member = day.feeds["accounts"].set_index("account_id")["member_id"].get(request.account_id)
     return {
         "kind": "hypothetical_book" if request.account_id is None else "account_change",
@@ -152,7 +156,7 @@ def simulate_day(
         "is_conservative": now.is_conservative,
         "fallback_prices": plan.fallback_prices,
         "trades": trades,
-        "notes": plan.notes,
+        "notes": notes,
         "positions": plan.positions,
         "results": [_result(now, plan=plan, rulebook=rulebook) for rulebook in chosen],
         "stressed": None if stress is None else _stressed(stress, plan=plan, now=now, day=day, chosen=chosen),
