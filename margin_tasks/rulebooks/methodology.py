@@ -116,7 +116,9 @@ class Prepared:
 
 
 def prepare(methodology: Methodology, market: MarginedMarket) -> Prepared:
-    """Prepare a methodology for the accounts of a day."""
+    """Prepare a methodology for the accounts of a day; where nothing is listed there is nothing to prepare."""
+    if len(market.instruments) == 0:
+        return Prepared(is_covered=np.zeros(0, dtype=bool), content=None)
     return Prepared(is_covered=methodology.covers(market), content=methodology.prepare(market))
 
 
@@ -127,6 +129,8 @@ def methodology_charges(
 
     The same components for all accounts of a market, whatever they hold.
     """
+    if len(prepared.is_covered) == 0:
+        return ()
     is_inside = prepared.is_covered[exposure.book.instrument]
     charges = methodology.charges(_rows(exposure, is_inside), prepared.content)
     if prepared.is_covered.all():

@@ -9,6 +9,7 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import from_arrow, to_arrow
 from margin_tasks.contracts.tables import RISK
 from margin_tasks.pipeline import compute
+from margin_tasks.rulebooks.registry import rulebooks_in_force
 from tests import books
 
 VALUED = ("valuations", "scenarios", "risk_arrays", "collateral_terms")
@@ -81,7 +82,7 @@ def test_everything_held_or_traded_is_valued(feeds):
 def test_every_account_has_a_requirement_under_every_rulebook(feeds):
     tables = run(feeds)
     requirements = tables["requirements"]
-    assert len(requirements) == len(BOOKS) * 3
+    assert len(requirements) == len(BOOKS) * len(rulebooks_in_force(books.BUSINESS_DATE))
     empty = requirements[requirements["account_id"] == "EMPTY"]
     assert (empty[["initial_margin", "maintenance_margin"]] == 0).all(axis=None)
     assert tables["account_margin"]["account_id"].tolist() == sorted(BOOKS)
@@ -120,7 +121,9 @@ def test_one_scenario_binds_each_netting_set_and_sets_its_scan_risk(feeds):
     binding = pnl[pnl["is_binding"]].set_index(key)
     assert (pnl.groupby(key)["is_binding"].sum() == 1).all()
     assert (pnl.groupby(key)["pnl_amount"].min() == binding["pnl_amount"]).all()
-    scans = tables["requirement_components"].query("component == 'scan_risk' and margin_type == 'initial'")
+    scans = tables["requirement_components"].query(
+        "component == 'scan_risk' and margin_type == 'initial' and rulebook_id == 'portfolio'"
+    )
     scans = scans.set_index(key)
     assert (scans["scenario_id"] == binding["scenario_id"]).all()
     assert (scans["amount"] == -binding["pnl_amount"]).all()
@@ -312,8 +315,8 @@ def test_collateral_on_a_fallback_index_above_neither_day_is_only_flagged():
 
 
 def test_an_unknown_rulebook_is_a_named_failure():
-    feeds = books.feeds({"A": {books.PERPETUAL: 1}}, rulebooks={"A": "span"})
-    with pytest.raises(MarginError, match="span") as caught:
+    feeds = books.feeds({"A": {books.PERPETUAL: 1}}, rulebooks={"A": "unheard_of"})
+    with pytest.raises(MarginError, match="unheard_of") as caught:
         run(feeds)
     assert caught.value.reason is FailureReason.UNKNOWN_RULEBOOK
 

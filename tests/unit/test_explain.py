@@ -143,8 +143,8 @@ def test_what_was_not_margined_is_named(home: Path) -> None:
     with pytest.raises(MarginError, match="NOBODY") as unknown_account:
         explained(home, "NOBODY")
     assert unknown_account.value.reason is FailureReason.NOT_FOUND
-    with pytest.raises(MarginError, match="cross, isolated, portfolio") as unknown_rulebook:
-        explained(home, "HEDGED", rulebook_id="span")
+    with pytest.raises(MarginError, match="use one of collateral_factor, cross") as unknown_rulebook:
+        explained(home, "HEDGED", rulebook_id="unheard_of")
     assert unknown_rulebook.value.reason is FailureReason.UNKNOWN_RULEBOOK
 
 
