@@ -173,10 +173,10 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
         lines.insert(1, ("Supersedes", ", ".join(superseded)))
     click.echo("")
     for name, value in lines:
-        click.echo(f"{name:<20}{value}")
+        click.echo(f"{name:<27}{value}")
     click.echo("")
     for group, seconds in time_by_group(summary["stages"], elapsed_seconds=elapsed_seconds).items():
-        click.echo(f"{group:<20}{seconds:6.1f} s  {seconds / elapsed_seconds:4.0%}")
+        click.echo(f"{group:<27}{seconds:6.1f} s  {seconds / elapsed_seconds:4.0%}")
 
 
 @margin.command()

@@ -355,11 +355,11 @@ def refuse_unusable(contracts: Contracts, moves: ScenarioMoves) -> None:
         values = getattr(moves, column.name)
         if not np.isfinite(values).all():
             raise MarginError(FailureReason.INVALID_REQUEST, f"scenarios: {column.name} is not finite; correct the set")
-        lowest, highest = _RANGES.get(column.name, (-np.inf, np.inf))
-        if (values < lowest).any() or (values > highest).any():
+        least, most = _RANGES.get(column.name, (-np.inf, np.inf))
+        if (values < least).any() or (values > most).any():
             raise MarginError(
                 FailureReason.INVALID_REQUEST,
-                f"scenarios: {column.name} is outside {lowest:g} to {highest:g}; correct the set",
+                f"scenarios: {column.name} is outside {least:g} to {most:g}; correct the set",
             )
     is_option = contracts.unit_value >= UnitValue.EUROPEAN
     has_surface = np.all([np.isfinite(getattr(contracts, name)) for name in _SURFACE], axis=0)
