@@ -122,8 +122,23 @@ def test_components_add_up_to_the_ratio_and_the_floors():
     model = sum(initial[name] for name in COMPONENTS)
     np.testing.assert_allclose(initial["initial_buffer"], 0.25 * model, atol=1e-6)
     np.testing.assert_allclose(sum(initial.values()), result.initial_units / 1e8, atol=1e-6)
-    np.testing.assert_allclose(sum(maintenance.values()), model + maintenance["instrument_floor"], atol=1e-6)
+    others = maintenance["basis"] + maintenance["instrument_floor"]
+    np.testing.assert_allclose(sum(maintenance.values()), model + others, atol=1e-6)
     assert maintenance["initial_buffer"].tolist() == [0.0, 0.0]
+
+
+def test_delta_hedged_across_expiries_owes_the_basis():
+    # 6,000 USD of March long against 6,000 USD of perpetual short: .1 BTC x 60,000 x 1 %, a quarter more initially.
+    # In the second account twice as much is on one side; in the third other coins hedge, which is no basis.
+    result = margined(
+        {
+            "A": {books.FUTURE: 600, books.PERPETUAL: -600},
+            "B": {books.FUTURE: 1_200, books.PERPETUAL: -600},
+            "C": {books.FUTURE: 600, books.ETHER_PERPETUAL: -6_000},
+        }
+    )
+    assert amounts(result, maintenance=True)["basis"].tolist() == pytest.approx([60.0, 60.0, 0.0])
+    assert amounts(result)["basis"].tolist() == pytest.approx([75.0, 75.0, 0.0])
 
 
 def test_floors_bind_where_history_stood_nearly_still():

@@ -25,6 +25,7 @@ from margin_tasks.risk.amounts import to_units
 from margin_tasks.risk.portfolio import Book
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure, parameter_of
+from margin_tasks.rulebooks.grouped_positions import rank, starts
 from margin_tasks.rulebooks.house_es.parameters import HouseRules, definition
 from margin_tasks.rulebooks.house_es.requirement import (
     ContractShortfall,
@@ -102,6 +103,8 @@ class HouseEsMethodology(Methodology):
     ``tenor_scaling``: of volatility moves. ``long_run_step``: every so many windows of the whole history are kept;
     with the liquidation period in days, windows that do not overlap. ``latest_close_days``: an underlying without a
     close in so many days before the valuation is not covered. ``cash_currencies``: those that do not move.
+    ``basis_rate``: share of the index owed for each unit of delta that is hedged across expiries of one underlying,
+    whose forwards move as one in the scenarios.
     """
 
     family: Literal["house_es"]
@@ -112,6 +115,7 @@ class HouseEsMethodology(Methodology):
     long_run_step: Annotated[int, Field(ge=1)]
     latest_close_days: Annotated[int, Field(ge=1)]
     cash_currencies: tuple[str, ...]
+    basis_rate: Annotated[Mapping[str, NotNegative], Field(min_length=1)]
 
     @field_validator("rules", mode="before")
     @classmethod
@@ -171,18 +175,48 @@ class HouseEsMethodology(Methodology):
             model = model + component
         initial = self.rules.initial_ratio * model
         nothing = np.zeros(exposure.sets)
+        basis = self._basis(exposure)
         return (
             *(
                 _charge(name, initial=amount, maintenance=amount)
                 for name, amount in zip(COMPONENTS, components, strict=True)
             ),
             _charge("initial_buffer", initial=initial - model, maintenance=nothing),
+            _charge("basis", initial=self.rules.initial_ratio * basis, maintenance=basis),
             _charge(
                 "instrument_floor",
                 initial=np.maximum(initial_floor - initial, 0.0),
                 maintenance=np.maximum(maintenance_floor - model, 0.0),
             ),
         )
+
+    def _basis(self, exposure: Exposure) -> FloatArray:
+        """What delta hedged across expiries owes, shape (N,): basis_rate x (gross - |net|) / 2 by underlying, USD."""
+        book, figures = exposure.book, exposure.figures
+        underlying = exposure.instruments.underlying_index[book.instrument]
+        expiry_at = exposure.instruments.expiry_at[book.instrument].astype(np.int64)
+        # Sums do not depend on the order in which positions are stated.
+        order = np.lexsort((book.instrument, expiry_at, underlying, exposure.set_of))
+        delta = (exposure.quantity * (figures.delta * figures.index_price)[book.instrument])[order]
+        set_of, underlying, expiry_at = exposure.set_of[order], underlying[order], expiry_at[order]
+        of_expiry = starts(rank(set_of, underlying, expiry_at))
+        of_underlying = rank(set_of[of_expiry], underlying[of_expiry])
+        basis = np.zeros(exposure.sets)
+        if len(order):
+            by_expiry = np.add.reduceat(delta, of_expiry)
+            first = starts(of_underlying)
+            gross, net = np.add.reduceat(np.abs(by_expiry), first), np.add.reduceat(by_expiry, first)
+            rates = np.array(
+                [
+                    parameter_of(
+                        self.basis_rate, underlying=str(name), rulebook_id=self.rules.rulebook_id, block="basis_rate"
+                    )
+                    for name in exposure.instruments.underlyings
+                ]
+            )
+            owed = rates[underlying[of_expiry][first]] * (gross - np.abs(net)) / 2.0
+            np.add.at(basis, set_of[of_expiry][first], owed)
+        return basis
 
     def _scenarios(self, closes: pd.DataFrame) -> JointScenarios:
         returns = historical_returns(
