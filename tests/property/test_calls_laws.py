@@ -44,7 +44,7 @@ def margin_of(rows: list[tuple[Decimal, Decimal, Decimal, Decimal]]) -> pd.DataF
     return account_margin(
         requirements=pd.DataFrame(
             [
-                ("portfolio", account, row[0], row[0], "USD", False)
+                ("portfolio", account, row[0], row[0], row[0], "USD", False, True)
                 for account, row in zip(account_ids, rows, strict=True)
             ],
             columns=list(RISK["requirements"].column_names),

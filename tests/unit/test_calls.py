@@ -29,7 +29,7 @@ ACCOUNTS = pd.DataFrame(
 
 def requirements(**initial: float) -> pd.DataFrame:
     rows = [
-        (rulebook, account, amount * scale, amount * scale * 0.7, "USD", account == "A3")
+        (rulebook, account, amount * scale, amount * scale * 0.7, amount * scale, "USD", account == "A3", True)
         for account, amount in initial.items()
         for rulebook, scale in (("portfolio", 1.0), ("cross", 2.0), ("isolated", 3.0))
     ]
@@ -47,7 +47,8 @@ def positions(*rows: tuple[str, object, object]) -> pd.DataFrame:
 def margin_of(*, initial: object, equity: object, settlement: object = 0, currency: str = "USD") -> pd.DataFrame:
     """One account with a stated requirement, equity and settlement."""
     required = pd.DataFrame(
-        [("portfolio", "A1", initial, initial, currency, False)], columns=list(RISK["requirements"].column_names)
+        [("portfolio", "A1", initial, initial, initial, currency, False, True)],
+        columns=list(RISK["requirements"].column_names),
     )
     cash = Decimal(str(equity)) - Decimal(str(settlement))
     return account_margin(
