@@ -38,7 +38,9 @@ def _requirements(**changes: object) -> pd.DataFrame:
         "initial_margin": 12.5,
         "maintenance_margin": 10.0,
         "currency": "USD",
+        "stand_alone_margin": Decimal("1.5"),
         "is_conservative": False,
+        "is_attributed": True,
     }
     return pd.DataFrame([row | changes])
 
