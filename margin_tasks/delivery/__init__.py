@@ -1,0 +1,1 @@
+"""Delivery of notices and messages: outbox, attempts, acknowledgements."""
