@@ -40,6 +40,48 @@ class SettlementBank(BaseModel):
         return self
 
 
+class ApprovalTerms(BaseModel):
+    """Which calls wait for a person before they are issued; ``None`` switches a criterion off.
+
+    ``above_amount``: calls above this amount. ``above_usual_multiple``: calls above this multiple of the account's
+    largest call of the last ``lookback_days``, where it had at least ``minimum_history`` calls.
+    ``above_requirement_multiple``: the requirement is more than this multiple of the previous day's.
+    ``is_conservative``: a stated conservative treatment stands behind the figures. ``later_versions``: a call that
+    replaces an earlier version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    above_amount: Amount | None = None
+    above_usual_multiple: Annotated[Decimal, Field(gt=1)] | None = None
+    minimum_history: Annotated[int, Field(ge=1)] = 5
+    lookback_days: Annotated[int, Field(ge=1)] = 60
+    above_requirement_multiple: Annotated[Decimal, Field(gt=1)] | None = None
+    is_conservative: bool = True
+    later_versions: bool = True
+
+
+class ChaseTerms(BaseModel):
+    """How a call that is not met is chased, in minutes of the clock after it fell due.
+
+    A call that a dispute was decided on is due again ``minutes_to_pay_after_dispute`` later; a dispute that nobody has
+    decided after ``dispute_minutes`` is escalated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    escalate_after_minutes: Annotated[int, Field(ge=0)] = 60
+    default_review_after_minutes: Annotated[int, Field(ge=0)] = 180
+    minutes_to_pay_after_dispute: Annotated[int, Field(ge=1)] = 60
+    dispute_minutes: Annotated[int, Field(ge=1)] = 1440
+
+    @model_validator(mode="after")
+    def _review_follows_escalation(self) -> Self:
+        if self.default_review_after_minutes < self.escalate_after_minutes:
+            raise ValueError("a default is reviewed before the call is escalated")
+        return self
+
+
 class CallPolicy(PolicyVersion):
     """One version of the call terms, as an auditor reads it.
 
@@ -55,6 +97,8 @@ class CallPolicy(PolicyVersion):
     payment_unit: Annotated[Amount, Field(gt=0)]
     hours_to_pay: Annotated[Decimal, Field(gt=0, le=240)]
     settlement_bank: SettlementBank
+    approval: ApprovalTerms = ApprovalTerms()
+    chase: ChaseTerms = ChaseTerms()
 
     @model_validator(mode="after")
     def _calls_can_be_paid(self) -> Self:

@@ -119,6 +119,21 @@ def _flag(name: str, description: str) -> Field:
 
 QUOTE = "quote currency per unit of the instrument"
 
+CALL_STATES = (
+    "COMPUTED", "APPROVED", "ISSUED", "NOTIFIED", "ACKNOWLEDGED", "PARTIALLY_PAID", "DISPUTED", "SETTLED", "OVERDUE",
+    "ESCALATED", "DEFAULT_REVIEW", "DEFAULTED", "CANCELLED", "SUPERSEDED",
+)  # fmt: skip
+CALL_EVENT_TYPES = (
+    # the call itself
+    "COMPUTED", "APPROVAL_REQUESTED", "APPROVAL_REFUSED", "APPROVED", "ISSUED", "NOTIFIED", "NOTICE_FAILED",
+    "ACKNOWLEDGED", "DISPUTED", "DISPUTE_RESOLVED", "OVERDUE", "ESCALATED", "DEFAULT_REVIEW", "DEFAULTED",
+    "CANCELLED", "SUPERSEDED",
+    # money: what arrives is received once, then stands on a call or unallocated, until it is returned
+    "PAYMENT_RECEIVED", "PAYMENT_APPLIED", "PAYMENT_RELEASED", "PAYMENT_RETURNED",
+    # what could not be taken up
+    "REPLY_REFUSED", "PAYMENT_REFUSED", "DUPLICATE_IGNORED",
+)  # fmt: skip
+
 _FIELDS: tuple[Field, ...] = (
     # run identity
     _string("run_id", "The clearing run (UUIDv7) that wrote the row."),
@@ -348,6 +363,38 @@ _FIELDS: tuple[Field, ...] = (
     _decimal("initial_call_amount", USD, "Part of the call that restores initial margin.", minimum=0.0),
     _instant("due_at", "When the call must be met."),
     _string("call_status", "State of the call.", pattern=r"[A-Z_]+"),
+    # the life of a call
+    _integer("call_version", "rank", "1, 2, ...: a later version of the same call replaces the one before.", minimum=1),
+    _identifier("superseded_call_id", "The call that this version replaces; empty for a first version."),
+    _identifier("computed_call_id", "The call's identifier among the figures of its run."),
+    _string("policy_version", "Version of the call policy that the call was made under.", pattern=r"[A-Za-z0-9.-]+"),
+    _string("approval_reason", "Why a person has to approve the call; empty when the policy approves it."),
+    _string("started_by", "Who started the run or asked for the step; may not approve what follows from it."),
+    _string("excluded_approvers", "Who may not approve the call: its starter and who changed its terms, as JSON."),
+    _string("event_id", "SHA-256 over what the event is about: the same event has the same identifier."),
+    _integer("event_number", "rank", "Place of the event in the log, from 1.", minimum=1),
+    _string("event_type", "What happened.", allowed=CALL_EVENT_TYPES),
+    _string("call_state", "State of the call once the event has happened.", allowed=CALL_STATES),
+    _decimal("event_amount", "currency of the event", "Money that the event is about.", minimum=0.0),
+    _currency("event_currency", "Currency of event_amount."),
+    _instant("occurred_at", "When it happened, as its source states."),
+    _string("actor", "Who did it: a person, a member, a bank or the policy."),
+    _string("event_reference", "The payment, reply, approval or delivery behind the event; empty when none."),
+    _string("event_reason", "Why, in words; empty where the event says it all."),
+    _string("approval_id", "SHA-256 over call, task and responder: the same answer is recorded once."),
+    _string("approval_decision", "What the person decided.", allowed=("approve", "reject")),
+    _string("responded_by", "The person who answered, as the identity provider names them."),
+    _instant("responded_at", "When the person answered."),
+    _string("approval_channel", "Where the answer was given.", allowed=("airflow", "command_line")),
+    _string("approval_evidence", "Where the answer is recorded outside of this table, as JSON."),
+    _string("attempt_id", "SHA-256 over parcel, channel and number of the attempt."),
+    _string("attempt_phase", "An attempt without an end was cut off.", allowed=("started", "ended")),
+    _integer("attempt_number", "rank", "1 for the first attempt on the channel.", minimum=1),
+    _string("parcel_id", "The document that is delivered: the same document has the same identifier."),
+    _string("document", "Kind of document.", allowed=("notice", "reminder", "cancellation", "statement")),
+    _string("delivery_channel", "Way out of the house.", allowed=("outbox", "smtp", "object_store", "webhook")),
+    _string("delivery_outcome", "How the attempt ended.", allowed=("sent", "temporary_failure", "permanent_failure")),
+    _string("delivery_detail", "What the receiver answered, without secrets."),
     # change since the previous day
     _decimal("previous_initial_margin", USD, "Requirement of the previous book in the previous market.", minimum=0.0),
     _decimal("market_effect", USD, "Change of the requirement due to prices, volatility and time, book unchanged."),

@@ -33,6 +33,7 @@ _SCHEMA_DESCRIPTIONS = {
     "raw": "Feeds as accepted by the gate, and what the gate found.",
     "risk": "Valuation, margin and calls as computed by the array engine.",
     "audit": "The append-only record of clearing runs.",
+    "calls": "The append-only record of margin calls from computation to settlement or default.",
 }
 
 

@@ -238,8 +238,47 @@ AUDIT: dict[str, Table] = _by_name(
     _table("run_stages", "How long each stage took.", "run_id stage elapsed_seconds recorded_at", key="run_id stage"),
 )
 
+# The life of margin calls (schema `calls`), append-only: what is due now is what these rows add up to. Rows carry the
+# run that computed the call; what arrives and belongs to no call carries none.
+CALLS: dict[str, Table] = _by_name(
+    _table(
+        "register",
+        "Every call that was ever made, one row for each version of it; its terms never change.",
+        "call_id computed_call_id call_version superseded_call_id? account_id member_id currency call_amount "
+        "variation_call_amount initial_call_amount deficit due_at policy_version approval_reason? started_by "
+        "excluded_approvers run_id business_date session recorded_at",
+        key="call_id",
+    ),
+    _table(
+        "events",
+        "Everything that happened to calls and to the money that came for them, in order.",
+        "event_id event_number event_type call_id? call_state? account_id? member_id? event_amount? event_currency? "
+        "due_at? occurred_at recorded_at actor event_reference? event_reason? run_id? business_date? session?",
+        key="event_id",
+    ),
+    _table(
+        "approvals",
+        "Answers of the persons who were asked whether a call may be issued.",
+        "approval_id call_id approval_decision responded_by responded_at started_by approval_channel "
+        "approval_evidence event_reason? recorded_at run_id business_date session",
+        key="approval_id",
+    ),
+    _table(
+        "deliveries",
+        "Every attempt to deliver a document; what a channel has answered as sent is never sent there again.",
+        "attempt_id attempt_phase parcel_id call_id document delivery_channel attempt_number delivery_outcome? "
+        "delivery_detail? event_reference? recorded_at run_id business_date session",
+        key="attempt_id attempt_phase",
+    ),
+)
+
 # Schemas of the lake and the tables written to each by the pipeline.
-SCHEMAS: dict[str, dict[str, Table]] = {"raw": FEEDS | VALIDATION, "risk": RISK, "audit": AUDIT}
+SCHEMAS: dict[str, dict[str, Table]] = {
+    "raw": FEEDS | VALIDATION,
+    "risk": RISK,
+    "audit": AUDIT,
+    "calls": CALLS,
+}
 
 # Feeds that may hold no row on a clearing day; every other feed without rows refuses the run.
 FEEDS_THAT_MAY_BE_EMPTY = frozenset({"trades", "price_history", "collateral_balances", "order_book_depth"})

@@ -11,7 +11,7 @@ from typing import Self
 import duckdb
 
 CATALOG_NAME = "lake"
-SCHEMAS = ("raw", "risk", "audit", "marts")
+SCHEMAS = ("raw", "risk", "audit", "calls", "marts")
 POSTGRES_PREFIX = "postgres:"
 OBJECT_STORE_PREFIX = "s3://"
 # The run that a model build is for.
