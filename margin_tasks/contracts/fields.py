@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from margin_tasks.contracts.call_vocabulary import CallState, EventType
+from margin_tasks.contracts.decision_vocabulary import CallTrigger, Decision, DecisionReason
+
 
 class Kind(StrEnum):
     """How a value is written as text, held in a frame and stored in the lake."""
@@ -119,20 +122,6 @@ def _flag(name: str, description: str) -> Field:
 
 QUOTE = "quote currency per unit of the instrument"
 
-CALL_STATES = (
-    "COMPUTED", "APPROVED", "ISSUED", "NOTIFIED", "ACKNOWLEDGED", "PARTIALLY_PAID", "DISPUTED", "SETTLED", "OVERDUE",
-    "ESCALATED", "DEFAULT_REVIEW", "DEFAULTED", "CANCELLED", "SUPERSEDED",
-)  # fmt: skip
-CALL_EVENT_TYPES = (
-    # the call itself
-    "COMPUTED", "APPROVAL_REQUESTED", "APPROVAL_REFUSED", "APPROVED", "ISSUED", "NOTIFIED", "NOTICE_FAILED",
-    "ACKNOWLEDGED", "DISPUTED", "DISPUTE_RESOLVED", "OVERDUE", "ESCALATED", "DEFAULT_REVIEW", "DEFAULTED",
-    "CANCELLED", "SUPERSEDED",
-    # money: what arrives is received once, then stands on a call or unallocated, until it is returned
-    "PAYMENT_RECEIVED", "PAYMENT_APPLIED", "PAYMENT_RELEASED", "PAYMENT_RETURNED",
-    # what could not be taken up
-    "REPLY_REFUSED", "PAYMENT_REFUSED", "DUPLICATE_IGNORED",
-)  # fmt: skip
 
 _FIELDS: tuple[Field, ...] = (
     # run identity
@@ -147,6 +136,9 @@ _FIELDS: tuple[Field, ...] = (
         "contact_email",
         "Where margin notices of the member go.",
         pattern=r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}",
+    ),
+    _identifier(
+        "issuer_group", "Group that an issuer, or a member, belongs to; what it issues is no collateral of it."
     ),
     _identifier("account_id", "Margin account: positions net inside it and nowhere else."),
     _string("account_name", "What the account is for, in the member's words."),
@@ -276,7 +268,11 @@ _FIELDS: tuple[Field, ...] = (
         "policy starts from (net asset value, fixing of a metal, close of a share).",
     ),
     _identifier("asset", "Currency, coin or token."),
-    _price("index_price", "USD per unit of the asset", "Price on one venue."),
+    _price(
+        "index_price",
+        "USD per unit of the asset",
+        "Price on one venue, or reference value; of a staked token, coins per token on redemption.",
+    ),
     _date("price_date", "Day of a historical close (UTC)."),
     _price("close_price", "USD per unit of the asset", "Daily close."),
     _string("price_source", "Where a price was taken from."),
@@ -348,6 +344,7 @@ _FIELDS: tuple[Field, ...] = (
     _decimal("delta_usd", USD, "Position delta times index."),
     _decimal("worst_scenario_pnl", USD, "The position's profit or loss in the account's binding scenario."),
     # collateral, equity, calls
+    _identifier("custody_location", "Where the balance is held: custodian, wallet or settlement bank."),
     _price("asset_price_usd", "USD per unit of the asset", "Price used for collateral."),
     _number("haircut", "fraction", "Share of market value that does not count.", minimum=0.0, maximum=1.0),
     _decimal("market_value", USD, "Value before haircut."),
@@ -355,6 +352,24 @@ _FIELDS: tuple[Field, ...] = (
     _decimal("equity", USD, "collateral_value + net_option_value + settlement_amount."),
     _decimal("deficit", USD, "Requirement not covered by equity.", minimum=0.0),
     _decimal("excess", USD, "Equity not needed by the requirement.", minimum=0.0),
+    _decimal(
+        "pending_in",
+        USD,
+        "Money on its way: received for calls and not yet in the balances, and what earlier calls still ask for.",
+        minimum=0.0,
+    ),
+    _decimal("releasable_amount", USD, "Excess that may be given back: rounded down; 0 below the least.", minimum=0.0),
+    _string(
+        "call_trigger",
+        "Why the session may call the account; empty intraday where nothing fired.",
+        allowed=tuple(trigger.value for trigger in CallTrigger),
+    ),
+    _string("decision", "What was decided about the account.", allowed=tuple(decision.value for decision in Decision)),
+    _string(
+        "decision_reason",
+        "Why the account is called, or is not.",
+        allowed=tuple(reason.value for reason in DecisionReason),
+    ),
     _identifier("call_id", "Margin call: the same inputs give the same identifier."),
     _decimal(
         "call_amount", USD, "Amount called: the deficit after threshold, minimum transfer and rounding.", minimum=0.0
@@ -367,14 +382,18 @@ _FIELDS: tuple[Field, ...] = (
     _integer("call_version", "rank", "1, 2, ...: a later version of the same call replaces the one before.", minimum=1),
     _identifier("superseded_call_id", "The call that this version replaces; empty for a first version."),
     _identifier("computed_call_id", "The call's identifier among the figures of its run."),
-    _string("policy_version", "Version of the call policy that the call was made under.", pattern=r"[A-Za-z0-9.-]+"),
+    _string("policy_version", "Version of the call policy that stands behind the row.", pattern=r"[A-Za-z0-9.-]+"),
     _string("approval_reason", "Why a person has to approve the call; empty when the policy approves it."),
     _string("started_by", "Who started the run or asked for the step; may not approve what follows from it."),
     _string("excluded_approvers", "Who may not approve the call: its starter and who changed its terms, as JSON."),
     _string("event_id", "SHA-256 over what the event is about: the same event has the same identifier."),
     _integer("event_number", "rank", "Place of the event in the log, from 1.", minimum=1),
-    _string("event_type", "What happened.", allowed=CALL_EVENT_TYPES),
-    _string("call_state", "State of the call once the event has happened.", allowed=CALL_STATES),
+    _string("event_type", "What happened.", allowed=tuple(kind.value for kind in EventType)),
+    _string(
+        "call_state",
+        "State of the call once the event has happened.",
+        allowed=tuple(state.value for state in CallState),
+    ),
     _decimal("event_amount", "currency of the event", "Money that the event is about.", minimum=0.0),
     _currency("event_currency", "Currency of event_amount."),
     _instant("occurred_at", "When it happened, as its source states."),
