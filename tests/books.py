@@ -120,7 +120,13 @@ def feeds(
         rulebook_id=[(rulebooks or {}).get(account, "portfolio") for account in books],
     )
     frames["members"] = pd.DataFrame(
-        {"member_id": ["M1"], "member_name": ["Member"], "country": ["CH"], "contact_email": ["desk@member.example"]}
+        {
+            "member_id": ["M1"],
+            "member_name": ["Member"],
+            "country": ["CH"],
+            "contact_email": ["desk@member.example"],
+            "issuer_group": [None],
+        }
     )
     frames["instruments"] = instruments()
     frames["market_prices"] = market_prices(previous_index=previous_index)
@@ -131,9 +137,9 @@ def feeds(
     frames["trades"] = _dated(
         done, ["trade_id", "account_id", "instrument_id", "quantity", "trade_price"], like=frames["trades"]
     )
-    balances = [(a, x, _decimal(q)) for a, held in (collateral or {}).items() for x, q in held.items()]
+    balances = [(a, x, "VAULT", _decimal(q)) for a, held in (collateral or {}).items() for x, q in held.items()]
     frames["collateral_balances"] = _dated(
-        balances, ["account_id", "asset", "quantity"], like=frames["collateral_balances"]
+        balances, ["account_id", "asset", "custody_location", "quantity"], like=frames["collateral_balances"]
     )
     return frames
 

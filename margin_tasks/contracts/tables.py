@@ -58,7 +58,12 @@ def _by_name(*tables: Table) -> dict[str, Table]:
 
 # Feeds, in the order in which they are pulled and checked.
 FEEDS: dict[str, Table] = _by_name(
-    _table("members", "Clearing members.", "member_id member_name country contact_email", key="member_id"),
+    _table(
+        "members",
+        "Clearing members.",
+        "member_id member_name country contact_email issuer_group?",
+        key="member_id",
+    ),
     _table(
         "accounts",
         "Margin accounts of the members and the rulebook each is under.",
@@ -107,9 +112,9 @@ FEEDS: dict[str, Table] = _by_name(
     ),
     _table(
         "collateral_balances",
-        "Collateral held, before the day's settlement.",
-        "business_date account_id asset quantity",
-        key="business_date account_id asset",
+        "Collateral held, by asset and place, before the day's settlement.",
+        "business_date account_id asset custody_location quantity",
+        key="business_date account_id asset custody_location",
     ),
     _table(
         "order_book_depth",

@@ -35,12 +35,13 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A clearing member."""
+    """A clearing member; ``issuer_group`` names the group whose issues are no collateral of it."""
 
     member_id: str
     name: str
     country: str
     domain: str
+    issuer_group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ MEMBERS = (
     Member("TAMA", "Tamarind Capital Markets Pte. Ltd.", "SG", "tamarind"),
     Member("HALV", "Halvorsen Clearing AS", "NO", "halvorsen"),
     Member("BRIG", "Brightwater Derivatives LLC", "US", "brightwater"),
-    Member("OSTS", "Oststrasse Handelsbank AG", "DE", "oststrasse"),
+    Member("OSTS", "Oststrasse Handelsbank AG", "DE", "oststrasse", "OSTSTRASSE"),
     Member("LIND", "Lindvall Derivat AB", "SE", "lindvall"),
     Member("MARI", "Marisol Prime S.A.", "ES", "marisol"),
     Member("HOKU", "Hokusei Futures K.K.", "JP", "hokusei"),
@@ -179,8 +180,11 @@ ACCOUNTS = (
 
 def member_feed() -> pd.DataFrame:
     """The members feed."""
-    rows = [(member.member_id, member.name, member.country, f"margin@{member.domain}.example") for member in MEMBERS]
-    frame = pd.DataFrame(rows, columns=["member_id", "member_name", "country", "contact_email"])
+    rows = [
+        (member.member_id, member.name, member.country, f"margin@{member.domain}.example", member.issuer_group)
+        for member in MEMBERS
+    ]
+    frame = pd.DataFrame(rows, columns=["member_id", "member_name", "country", "contact_email", "issuer_group"])
     return frame.sort_values("member_id", ignore_index=True)
 
 

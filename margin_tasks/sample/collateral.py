@@ -32,6 +32,9 @@ SMALLEST_COVER = 0.05
 # What is assumed to be left of an asset after its haircut when the opening balance is sized.
 ASSUMED_VALUE = {"USD": 1.0, "USDC": 0.99, "BTC": 0.90, "ETH": 0.88}
 LOTS = {"USD": Decimal(10_000), "USDC": Decimal(10_000), "BTC": Decimal("0.5"), "ETH": Decimal(5)}
+# Fictional settlement banks and custodians, and the coins of which so many at one holder are held in two wallets.
+LOCATIONS = {"USD": "NORTHBANK", "EUR": "RHEINBANK", "USDC": "COLDVAULT", "BTC": "COLDVAULT", "ETH": "COLDVAULT"}
+WARM_WALLETS = {"BTC": Decimal(200), "ETH": Decimal(4000)}
 # What met the first day's call for initial margin. The undercollateralised account, called as well, did not pay; a call
 # that only settles the day's loss leaves the collateral as it was.
 OVERNIGHT_DEPOSITS = {"TAMA-C02": Decimal(870_000)}
@@ -129,8 +132,20 @@ def collateral_after_deposits(balances: Mapping[tuple[str, str], Decimal]) -> di
 
 def collateral_feed(balances: Mapping[tuple[str, str], Decimal], business_date: date) -> pd.DataFrame:
     """The collateral balances feed."""
-    rows = [(business_date, holder, asset, quantity) for (holder, asset), quantity in sorted(balances.items())]
-    return pd.DataFrame(rows, columns=["business_date", "account_id", "asset", "quantity"])
+    rows = [
+        (business_date, holder, asset, place, part)
+        for (holder, asset), quantity in sorted(balances.items())
+        for place, part in _placed(holder, asset, quantity)
+    ]
+    return pd.DataFrame(rows, columns=["business_date", "account_id", "asset", "custody_location", "quantity"])
+
+
+def _placed(holder: str, asset: str, quantity: Decimal) -> list[tuple[str, Decimal]]:
+    """Where a balance is held; large coin balances keep a part warm, so that it can be moved within the hour."""
+    if asset in WARM_WALLETS and quantity >= WARM_WALLETS[asset]:
+        warm = WARM_WALLETS[asset] / 4
+        return [("COLDVAULT", quantity - warm), ("WARMVAULT", warm)]
+    return [(LOCATIONS.get(asset, "TOKENTRUST"), quantity)]
 
 
 def _sized(positions: Mapping[tuple[str, str], int], priced: PricedMarket) -> dict[str, tuple[float, float]]:

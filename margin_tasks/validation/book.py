@@ -85,14 +85,16 @@ def _holdings(feeds: Feeds) -> dict[str, Counter[str]]:
 def check_debts(feed: DeliveredFeed, ledger: Ledger) -> None:
     """Refuse a set-aside collateral row that is, or may be, a debt."""
     rows = feed.accepted
-    accepted = set(zip(rows["account_id"], rows["asset"], strict=True))
+    accepted = set(zip(rows["account_id"], rows["asset"], rows["custody_location"], strict=True))
     places: list[tuple[str, int, str | None, str]] = []
-    names, assets, texts = (feed.column_texts(name) for name in ("account_id", "asset", "quantity"))
+    names, assets, locations, texts = (
+        feed.column_texts(name) for name in ("account_id", "asset", "custody_location", "quantity")
+    )
     quantities = feed.typed["quantity"].to_numpy(dtype=object)
     for position in np.flatnonzero(feed.is_set_aside):
         text = texts[position]
         is_debt = text is not None and text.strip().startswith(_MINUS_SIGNS) and quantities[position] != 0
-        if is_debt and (names[position], assets[position]) not in accepted:
+        if is_debt and (names[position], assets[position], locations[position]) not in accepted:
             places.append((feed.files[position], int(feed.rows[position]), names[position], text))
     for problem in feed.delivery.problems:
         debt = next((cell for cell in problem.cells if cell.strip().startswith(_MINUS_SIGNS)), None)

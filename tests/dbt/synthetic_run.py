@@ -119,8 +119,9 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
         )
     ]  # fmt: skip
     collateral_balances = [
-        {**day, "account_id": "A1", "asset": "USD", "quantity": Decimal("10000")},
-        {**day, "account_id": "A2", "asset": "BTC", "quantity": Decimal("1.5")},
+        {**day, "account_id": "A1", "asset": "USD", "custody_location": "BANK", "quantity": Decimal("10000")},
+        {**day, "account_id": "A2", "asset": "BTC", "custody_location": "COLD", "quantity": Decimal("1.25")},
+        {**day, "account_id": "A2", "asset": "BTC", "custody_location": "WARM", "quantity": Decimal("0.25")},
     ]
     raw = {
         "members": members, "accounts": accounts, "instruments": instruments, "positions": positions,

@@ -75,7 +75,7 @@ def valid_book() -> Book:
     assets = {"BTC": 64000.0, "ETH": 1900.0, "USDC": 1.0}
     return {
         "members": _frame(
-            "members", [f"M{number},Member {number} AG,DE,margin{number}@member.example" for number in range(1, 9)]
+            "members", [f"M{number},Member {number} AG,DE,margin{number}@member.example," for number in range(1, 9)]
         ),
         "accounts": _frame(
             "accounts",
@@ -102,7 +102,7 @@ def valid_book() -> Book:
         ),
         "collateral_balances": _frame(
             "collateral_balances",
-            [f"{_DAY},{account},{asset},1000.25" for account in accounts for asset in ("USD", "BTC")],
+            [f"{_DAY},{account},{asset},VAULT,1000.25" for account in accounts for asset in ("USD", "BTC")],
         ),
         "order_book_depth": _frame(
             "order_book_depth",

@@ -89,6 +89,7 @@ def day_tables(
                 "member_name": [member_name, "Beta GmbH"],
                 "country": ["GB", "DE"],
                 "contact_email": [contact_email, "margin@beta.example"],
+                "issuer_group": [None, None],
             }
         ),
         "accounts": pd.DataFrame(

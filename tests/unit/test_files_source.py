@@ -19,7 +19,7 @@ from margin_tasks.sources.delivery import text_columns
 from tests.unit.clearing_book import BUSINESS_DATE, SESSION, land, valid_book
 
 DAY = BUSINESS_DATE.isoformat()
-MEMBERS_HEADER = b"member_id,member_name,country,contact_email\n"
+MEMBERS_HEADER = b"member_id,member_name,country,contact_email,issuer_group\n"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_delivery_has_text_rows_and_provenance(folder: Path) -> None:
 
 
 def test_provenance_and_frame_may_be_kept_apart(folder: Path) -> None:
-    (folder / "members.csv").write_bytes(MEMBERS_HEADER + b"M1,too,many,cells,here\n")
+    (folder / "members.csv").write_bytes(MEMBERS_HEADER + b"M1,too,many,cells,here,now\n")
     delivery = _pull(folder)
     kept = json.loads(json.dumps(delivery.provenance()))
     again = FeedDelivery.of_provenance(kept, delivery.frame)
@@ -153,14 +153,14 @@ def test_every_cut_of_a_file_inside_a_line_is_noticed(folder: Path) -> None:
 
 def test_quotes_byte_order_mark_and_windows_lines(folder: Path) -> None:
     (folder / "members.csv").write_bytes(
-        b"\xef\xbb\xbfmember_id,member_name,country,contact_email\r\n"
-        b'M1,"Smith, ""Sons"" & Co",GB,a@b.example\r\n'
+        b"\xef\xbb\xbfmember_id,member_name,country,contact_email,issuer_group\r\n"
+        b'M1,"Smith, ""Sons"" & Co",GB,a@b.example,\r\n'
         b"\r\n"
-        b'M2,"two\r\nlines",,""\r\n'
-        b"M3,Three,DE,c@d.example\r\n"
+        b'M2,"two\r\nlines",,"",\r\n'
+        b"M3,Three,DE,c@d.example,GROUP\r\n"
     )
     frame = _pull(folder).frame
-    assert list(frame.columns) == ["member_id", "member_name", "country", "contact_email", "_row"]
+    assert list(frame.columns) == ["member_id", "member_name", "country", "contact_email", "issuer_group", "_row"]
     assert frame["member_name"].tolist() == ['Smith, "Sons" & Co', "two\r\nlines", "Three"]
     assert frame.loc[1, ["country", "contact_email"]].tolist() == [None, None]
     assert frame["_row"].tolist() == [2, 4, 6]
@@ -169,8 +169,8 @@ def test_quotes_byte_order_mark_and_windows_lines(folder: Path) -> None:
 def test_lines_of_the_wrong_shape_become_problems(folder: Path) -> None:
     (folder / "members.csv").write_bytes(
         MEMBERS_HEADER
-        + b"M1,One,DE\nM2,Two,DE,b@c.example,more\n"
-        + b'M3,"Three"x,DE,c@d.example\nM4,Four,DE,d@e.example\n'
+        + b"M1,One,DE\nM2,Two,DE,b@c.example,,more\n"
+        + b'M3,"Three"x,DE,c@d.example,\nM4,Four,DE,d@e.example,\n'
     )
     delivery = _pull(folder)
     assert delivery.frame["member_id"].tolist() == ["M4"]
@@ -181,7 +181,7 @@ def test_lines_of_the_wrong_shape_become_problems(folder: Path) -> None:
         (4, "row_shape"),
     ]
     assert delivery.problems[0].cells == ("M1", "One", "DE")
-    assert delivery.problems[2].cells == ('M3,"Three"x,DE,c@d.example',)
+    assert delivery.problems[2].cells == ('M3,"Three"x,DE,c@d.example,',)
 
 
 def test_a_header_alone_is_an_empty_feed(folder: Path) -> None:

@@ -35,6 +35,7 @@ def collateral(*quantities: str) -> dict[str, pa.Table]:
                 "business_date": pa.array([date(2026, 2, 5)] * len(quantities), pa.date32()),
                 "account_id": [f"A{number}" for number in range(len(quantities))],
                 "asset": ["BTC"] * len(quantities),
+                "custody_location": ["VAULT"] * len(quantities),
                 "quantity": pa.array([Decimal(quantity) for quantity in quantities], pa.decimal128(38, 8)),
             }
         )
