@@ -14,7 +14,11 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 KEY_BYTES = 32
-MAY_STAY_EMPTY = ("MARGIN_SOURCE_URL",)
+# What others give out, or what not everybody has.
+MAY_STAY_EMPTY = (
+    "MARGIN_SOURCE_URL", "MARGIN_SMTP_USER", "MARGIN_SMTP_PASSWORD", "MARGIN_SMTP_CONNECTION", "MARGIN_WEBHOOK_URL",
+    "MARGIN_WEBHOOK_SECRET",
+)  # fmt: skip
 
 
 def filled_in(example: str, *, commit: str) -> str:

@@ -1,7 +1,7 @@
 """Mail by SMTP: one connection and one recipient for each parcel, so that one refusal never touches another parcel.
 
 The dialogue is led command by command, because it matters where it breaks off. Before the end of the content was sent,
-the server must throw the mail away (RFC 5321, 4.1.1.4). After that, and before its answer, nobody on this side can tell.
+the server must throw the mail away (RFC 5321, 4.1.1.4). After that, and before its answer, nobody here can tell.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from margin_tasks.delivery.parcel import ChannelName, Outcome, Parcel, Receipt
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _LEADING_DOT = re.compile(rb"(?m)^\.")
-_MESSAGE_ID = re.compile(rb"(?im)^message-id[ \t]*:[^\r\n]*(?:\r\n[ \t][^\r\n]*)*(?:\r\n|\Z)")
+_MESSAGE_ID = re.compile(rb"(?im)^message-id[ \t]*:[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
 
 _START_OF_CONTENT = 354
 
@@ -186,8 +186,9 @@ def with_message_id(mail: bytes, identifier: str) -> bytes:
     """The mail with network line ends, a line end at its end, and this Message-ID as its only one."""
     lines = _LINE_END.sub(b"\r\n", mail)
     lines = lines if lines.endswith(b"\r\n") else lines + b"\r\n"
-    head, blank, body = lines.partition(b"\r\n\r\n")
-    return b"Message-ID: " + identifier.encode("ascii") + b"\r\n" + _MESSAGE_ID.sub(b"", head) + blank + body
+    end_of_headers = lines.find(b"\r\n\r\n") + len(b"\r\n") if b"\r\n\r\n" in lines else len(lines)
+    headers = _MESSAGE_ID.sub(b"", lines[:end_of_headers])
+    return b"Message-ID: " + identifier.encode("ascii") + b"\r\n" + headers + lines[end_of_headers:]
 
 
 def _reply(answer: tuple[int, bytes]) -> _Reply:

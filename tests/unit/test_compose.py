@@ -31,6 +31,7 @@ COMPONENTS = {
 }  # fmt: skip
 STORES = {"postgres", "redis", "object-store", "mail"}
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|KEY")
+GIVEN_BY_OTHERS = {"MARGIN_SMTP_PASSWORD", "MARGIN_WEBHOOK_SECRET"}
 REFERENCE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}")
 
 
@@ -117,7 +118,8 @@ def test_every_variable_is_in_the_example_and_nothing_else_is() -> None:
 def test_secrets_come_from_the_environment_and_have_no_default() -> None:
     for match in REFERENCE.finditer(TEXT):
         if SECRET_NAME.search(match["name"]) or match["name"] == "MARGIN_CODE_COMMIT":
-            assert match["how"] == "?", match[0]
+            expected = ("-", "") if match["name"] in GIVEN_BY_OTHERS else ("?", match["rest"])
+            assert (match["how"], match["rest"]) == expected, match[0]
             assert example_variables()[match["name"]] == "", match["name"]
 
 
@@ -198,6 +200,16 @@ def test_settings_of_the_project_have_the_names_that_it_reads() -> None:
         assert {name for name in environment(service) if name.startswith("MARGIN_")} <= known
 
 
+def test_notices_stay_in_the_house_until_a_channel_is_stated() -> None:
+    defaults = {match["name"]: match["rest"] for match in REFERENCE.finditer(TEXT) if match["how"] == "-"}
+    assert defaults["MARGIN_DELIVERY_CHANNELS"] == "outbox"
+    for name in Settings.model_fields:
+        if name.startswith(("delivery_", "smtp_", "webhook_")):
+            variable = f"MARGIN_{name.upper()}"
+            assert all(variable in environment(service) for service in WORKERS), variable
+            assert variable not in environment("airflow-api-server"), variable
+
+
 def test_order_of_start_waits_for_health_and_for_the_preparation() -> None:
     for service in COMPONENTS | {"airflow-init"}:
         for other, wanted in SERVICES[service]["depends_on"].items():
@@ -254,9 +266,10 @@ def test_made_up_secrets_fill_every_gap_and_differ_each_time() -> None:
     assert first != second
     values = dict(line.split("=", 1) for line in first.splitlines() if "=" in line and not line.startswith("#"))
     assert set(values) == set(example_variables())
-    assert {name for name, value in values.items() if not value} == {"MARGIN_SOURCE_URL"}
+    optional = {"MARGIN_SOURCE_URL", "MARGIN_SMTP_USER", "MARGIN_SMTP_CONNECTION", "MARGIN_WEBHOOK_URL"}
+    assert {name for name, value in values.items() if not value} == optional | GIVEN_BY_OTHERS
     assert values["MARGIN_CODE_COMMIT"] == "abc1234"
-    secrets = [value for name, value in values.items() if SECRET_NAME.search(name)]
+    secrets = [value for name, value in values.items() if SECRET_NAME.search(name) and value]
     assert len(set(secrets)) == len(secrets) == 12
     assert all(re.fullmatch(r"[A-Za-z0-9_=-]{40,}", secret) for secret in secrets)
     assert len(values["AIRFLOW_FERNET_KEY"]) == 44
