@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from margin_tasks.calls.arithmetic import releasable, split_call
+from margin_tasks.calls.decisions import decide
 from margin_tasks.calls.policy import CallPolicy
 from margin_tasks.calls.settlement_calendar import due_time
+from margin_tasks.calls.triggers import call_triggers
 from margin_tasks.collateral.amounts import ZERO, exact_arithmetic, positive_part, to_amounts, total_by
+from margin_tasks.contracts.decision_vocabulary import DecisionReason
 from margin_tasks.contracts.failures import ContractError, FailureReason
 from margin_tasks.contracts.tables import RISK
 
@@ -29,24 +32,34 @@ def account_margin(
     collateral_values: pd.DataFrame,
     position_values: pd.DataFrame,
     accounts: pd.DataFrame,
+    requirement_changes: pd.DataFrame,
+    policy: CallPolicy,
+    session: str = "EOD",
+    pending: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """What each account must hold under its own rulebook, what it holds, and the difference.
+    """What each account must hold under its own rulebook, what it holds, the difference, and what may come of it.
 
     equity = collateral value + net option value + settlement amount; deficit = max(0, initial margin - equity);
-    excess = max(0, equity - initial margin). All amounts in the currency of the requirement (USD).
+    excess = max(0, equity - initial margin). Money on its way is in none of them: it is neither collateral yet nor
+    called again. All amounts in the currency of the requirement (USD).
 
     Args:
         requirements: ``RISK.requirements``: every account under every rulebook.
         collateral_values: ``RISK.collateral_values``; an account without a row holds nothing.
         position_values: ``RISK.position_values``; an account without a row has no position.
         accounts: the ``accounts`` feed, one row for each account to margin.
+        requirement_changes: ``RISK.requirement_changes``, read by intraday sessions only; an account without a row has
+            not moved.
+        policy: call terms in force.
+        session: EOD or ITD-nn.
+        pending: ``HANDED_ON.pending``; an account without a row has no money on its way.
 
     Returns:
         The columns of ``RISK.account_margin``, one row for each account, sorted by account; amounts are decimals.
 
     Raises:
-        ContractError: an account has no requirement under its rulebook (it is never taken as zero), or an amount is
-            not finite.
+        ContractError: an account has no requirement under its rulebook (it is never taken as zero), an amount is not
+            finite, or money on its way is negative or stated twice.
     """
     owned = accounts[["account_id", "member_id", "rulebook_id"]].sort_values("account_id", ignore_index=True)
     required = owned.merge(requirements, on=["account_id", "rulebook_id"], how="left", validate="one_to_one")
@@ -66,24 +79,39 @@ def account_margin(
         collateral_value=_account_totals(owned, collateral_values, amount="collateral_value"),
         net_option_value=_account_totals(owned, position_values, amount="net_option_value"),
         settlement_amount=_account_totals(owned, position_values, amount="settlement_amount"),
+        pending_in=_pending_in(owned, pending),
         is_conservative=required["is_conservative"].astype(bool),
     )
+    terms = policy.transfer_terms
     with exact_arithmetic():
         equity = margin["collateral_value"] + margin["net_option_value"] + margin["settlement_amount"]
         shortfall = margin["initial_margin"] - equity
         margin = margin.assign(equity=equity, deficit=positive_part(shortfall), excess=positive_part(-shortfall))
+        margin = margin.assign(
+            releasable_amount=to_amounts(
+                releasable(margin["excess"], unit=terms.rounding_unit, minimum=terms.minimum_release_amount)
+            )
+        )
+    triggers = call_triggers(
+        margin,
+        position_values=position_values,
+        requirement_changes=requirement_changes,
+        session=session,
+        terms=policy.intraday,
+    )
+    margin = margin.assign(call_trigger=triggers)
     return margin[list(RISK["account_margin"].column_names)]
 
 
 def margin_calls(
     account_margin: pd.DataFrame, *, business_date: date, session: str, cutoff_at: datetime, policy: CallPolicy
 ) -> pd.DataFrame:
-    """The calls of a run: one for each account whose deficit reaches the minimum transfer amount.
+    """The calls of a run: one for each account that :func:`~margin_tasks.calls.decisions.decide` finds is to be called.
 
-    The amount to collect is max(0, initial margin - threshold) - equity. It is tested unrounded against the minimum
-    transfer amount, and rounded up to the rounding unit only when it is called. The part that settles the day's loss
-    is the variation call; the rest restores initial margin. A deficit that is not called stays in
-    ``RISK.account_margin``.
+    The amount to collect is max(0, initial margin - threshold) - equity - money on its way. It is tested unrounded
+    against the minimum transfer amount, and rounded only when it is called. The part that settles the day's loss is the
+    variation call; the rest restores initial margin. A deficit that is not called stays in ``RISK.account_margin``,
+    and the reason in ``RISK.call_decisions``.
 
     Args:
         account_margin: the result of :func:`account_margin`.
@@ -105,21 +133,18 @@ def margin_calls(
             FailureReason.CONTRACT_BROKEN,
             f"call policy {policy.id}-{policy.version} calls {policy.currency}, accounts are in {', '.join(foreign)}",
         )
-    with exact_arithmetic():
-        exposure = positive_part(account_margin["initial_margin"].map(lambda amount: amount - policy.threshold))
-        to_collect = exposure - account_margin["equity"]
-        is_called = (to_collect > 0) & (to_collect >= policy.minimum_transfer_amount)
-        called = account_margin.loc[is_called].reset_index(drop=True)
-        call_amount = _round_up(to_collect.loc[is_called].reset_index(drop=True), unit=policy.rounding_unit)
-        loss = _round_up(positive_part(-called["settlement_amount"]), unit=policy.payment_unit)
-        variation = call_amount.where(call_amount <= loss, loss)
-        calls = called.assign(
-            call_amount=to_amounts(call_amount),
-            variation_call_amount=to_amounts(variation),
-            initial_call_amount=to_amounts(call_amount - variation),
-            due_at=np.datetime64(due_time(cutoff_at, policy=policy), "us"),
-            call_status=COMPUTED,
-        )
+    decided = decide(account_margin, policy=policy)
+    is_called = decided["decision_reason"] == DecisionReason.CALLED
+    called = account_margin.loc[is_called].reset_index(drop=True)
+    call_amount = to_amounts(decided.loc[is_called, "call_amount"].reset_index(drop=True))
+    variation, initial = split_call(call_amount, called["settlement_amount"], payment_unit=policy.payment_unit)
+    calls = called.assign(
+        call_amount=call_amount,
+        variation_call_amount=variation,
+        initial_call_amount=initial,
+        due_at=np.datetime64(due_time(cutoff_at, policy=policy), "us"),
+        call_status=COMPUTED,
+    )
     identity = f"{business_date.isoformat()}|{session}|{policy.id}-{policy.version}"
     prefix = f"{business_date:%Y%m%d}-{session}"
     calls = calls.assign(call_id=_call_ids(calls, prefix=prefix, identity=identity))
@@ -135,9 +160,21 @@ def _account_totals(owned: pd.DataFrame, values: pd.DataFrame, *, amount: str) -
     return owned["account_id"].map(lambda account_id: totals.get(account_id, ZERO)).astype(object)
 
 
-def _round_up(amounts: pd.Series[Any], *, unit: Decimal) -> pd.Series[Any]:
-    """Amounts that are not negative, each up to the next multiple of the unit."""
-    return amounts.map(lambda amount: amount - amount % unit + (unit if amount % unit else 0)).astype(object)
+def _pending_in(owned: pd.DataFrame, pending: pd.DataFrame | None) -> pd.Series[Any]:
+    """Money on its way to each account, in the order of ``owned``; zero where there is no row."""
+    if pending is None or pending.empty:
+        return pd.Series(ZERO, index=owned.index, dtype=object)
+    if pending["account_id"].duplicated().any():
+        twice = sorted(pending.loc[pending["account_id"].duplicated(), "account_id"])
+        raise ContractError(FailureReason.DUPLICATE_KEY, f"pending money of {', '.join(twice)} is stated twice")
+    amounts = dict(zip(pending["account_id"], to_amounts(pending["pending_in"]), strict=True))
+    negative = sorted(account_id for account_id, amount in amounts.items() if amount < 0)
+    if negative:
+        raise ContractError(
+            FailureReason.CONTRACT_BROKEN,
+            f"pending money of {', '.join(negative)} is negative: state what is still to come in, or nothing",
+        )
+    return owned["account_id"].map(lambda account_id: amounts.get(account_id, ZERO)).astype(object)
 
 
 def _call_ids(calls: pd.DataFrame, *, prefix: str, identity: str) -> list[str]:

@@ -346,9 +346,77 @@ _FIELDS: tuple[Field, ...] = (
     # collateral, equity, calls
     _identifier("custody_location", "Where the balance is held: custodian, wallet or settlement bank."),
     _price("asset_price_usd", "USD per unit of the asset", "Price used for collateral."),
-    _number("haircut", "fraction", "Share of market value that does not count.", minimum=0.0, maximum=1.0),
+    _number(
+        "haircut",
+        "fraction",
+        "Share of market value that does not count, before conversion and limits; of tiers, the average.",
+        minimum=0.0,
+        maximum=1.0,
+    ),
     _decimal("market_value", USD, "Value before haircut."),
-    _decimal("collateral_value", USD, "Value after haircut."),
+    _decimal("haircut_amount", USD, "What the haircut takes from market_value.", minimum=0.0),
+    _decimal("fx_haircut_amount", USD, "What the FX haircut takes; of a debt, what it adds to it.", minimum=0.0),
+    _decimal("concentration_amount", USD, "What the limits of issuer and asset class take.", minimum=0.0),
+    _decimal(
+        "collateral_value",
+        USD,
+        "What counts: market_value - haircut_amount - fx_haircut_amount - concentration_amount.",
+    ),
+    _string(
+        "counting_rule",
+        "Why the balance counts as it does; the first that holds.",
+        allowed=(
+            "debt",
+            "own_group",
+            "not_eligible",
+            "price_too_old",
+            "issuer_limit",
+            "asset_class_limit",
+            "stale_price",
+            "tiered",
+            "counted",
+        ),
+    ),
+    _integer("tier", "number", "Tier of the haircut, from 1.", minimum=1),
+    _currency("asset_currency", "Currency of the asset's price; another than the requirement's has an FX haircut."),
+    _identifier("asset_class", "Class of the asset, as the collateral policy groups them; empty where it states none."),
+    _identifier("issuer", "Issuer of the asset; empty where nobody owes it."),
+    _string(
+        "haircut_schedule",
+        "How the haircut is set; none: the asset is not eligible.",
+        allowed=("fixed", "tiered", "volatility", "none"),
+    ),
+    _string("price_state", "Age of the asset's price, by the policy.", allowed=("current", "stale", "too_old")),
+    _string("tier_unit", "What the bounds of the tiers measure.", allowed=("quantity", "value")),
+    _decimal("tier_from", "units of the asset or USD, by tier_unit", "Where the tier begins.", minimum=0.0),
+    _decimal(
+        "tier_upto", "units of the asset or USD, by tier_unit", "Where the tier ends; empty: nowhere.", minimum=0.0
+    ),
+    _number(
+        "fx_haircut", "fraction", "Share lost in conversion into the requirement's currency.", minimum=0.0, maximum=1.0
+    ),
+    _number(
+        "issuer_share_limit",
+        "fraction",
+        "Largest share of an account's collateral value from one issuer; empty: none.",
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    _number(
+        "asset_class_share_limit",
+        "fraction",
+        "Largest share of an account's collateral value from one asset class; empty: none.",
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    _string(
+        "limit_reading",
+        "Of which total the limits are shares: before any limit, or of what counts in the end.",
+        allowed=("single_pass", "fixed_point"),
+    ),
+    _price(
+        "price_floor_usd", "USD per unit of the asset", "Lowest price that the asset's price policy gives; empty: none."
+    ),
     _decimal("equity", USD, "collateral_value + net_option_value + settlement_amount."),
     _decimal("deficit", USD, "Requirement not covered by equity.", minimum=0.0),
     _decimal("excess", USD, "Equity not needed by the requirement.", minimum=0.0),

@@ -163,9 +163,10 @@ RISK: dict[str, Table] = _by_name(
     ),
     _table(
         "collateral_terms",
-        "Haircut of every asset held, as the collateral policy in force states it.",
-        "asset haircut",
-        key="asset",
+        "Terms of every asset held, tier by tier, as the collateral policy in force gives them for the day.",
+        "asset tier asset_currency asset_class? issuer? issuer_group? haircut_schedule price_state tier_unit tier_from "
+        "tier_upto? haircut fx_haircut issuer_share_limit? asset_class_share_limit? limit_reading price_floor_usd?",
+        key="asset tier",
     ),
     _table(
         "account_scenario_pnl",
@@ -201,15 +202,16 @@ RISK: dict[str, Table] = _by_name(
     ),
     _table(
         "collateral_values",
-        "Every collateral balance, before and after haircut.",
-        "account_id asset quantity asset_price_usd haircut market_value collateral_value",
+        "What every account holds of every asset: at market, what haircut, conversion and limits take, what counts.",
+        "account_id asset quantity asset_price_usd haircut market_value haircut_amount fx_haircut_amount "
+        "concentration_amount collateral_value counting_rule",
         key="account_id asset",
     ),
     _table(
         "account_margin",
         "Requirement against equity of every account under its own rulebook.",
         "account_id member_id rulebook_id initial_margin maintenance_margin collateral_value net_option_value "
-        "settlement_amount equity deficit excess currency is_conservative",
+        "settlement_amount equity deficit excess pending_in releasable_amount call_trigger? currency is_conservative",
         key="account_id",
     ),
     _table(
@@ -224,6 +226,22 @@ RISK: dict[str, Table] = _by_name(
         "call_id account_id member_id call_amount variation_call_amount initial_call_amount deficit currency "
         "due_at call_status",
         key="call_id",
+    ),
+    _table(
+        "call_decisions",
+        "Called or not, and why: every account with a deficit, and every account of an intraday session.",
+        "account_id member_id decision decision_reason deficit pending_in call_trigger? policy_version currency",
+        key="account_id",
+    ),
+)
+
+# What one task of a run hands to another and no feed delivers; kept in the run's workspace.
+HANDED_ON: dict[str, Table] = _by_name(
+    _table(
+        "pending",
+        "Money on its way to accounts, from the record of calls; an account without a row has none.",
+        "account_id pending_in",
+        key="account_id",
     ),
 )
 

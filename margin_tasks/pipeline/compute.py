@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from margin_tasks.calls.calls import account_margin, margin_calls
+from margin_tasks.calls.decisions import call_decisions
 from margin_tasks.calls.policy import call_policy_in_force
 from margin_tasks.collateral.policy import CollateralPolicy, collateral_policy_in_force
 from margin_tasks.collateral.valuation import value_collateral
@@ -111,6 +112,7 @@ def margin(
     cutoff_at: datetime,
     business_date: date,
     session: str = "EOD",
+    pending: pd.DataFrame | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Compute everything about some accounts: settlement, requirements under every rulebook, equity, calls.
 
@@ -122,6 +124,9 @@ def margin(
         cutoff_at: naive UTC instant of the valuation.
         business_date: clearing day.
         session: EOD or ITD-nn.
+        pending: account_id and pending_in (decimals, not negative): money received for calls and not yet in
+            ``collateral_balances``, plus what open calls of earlier sessions still ask for. It is taken off what is
+            called. None: no money is on its way.
 
     Returns:
         The tables of ``RISK`` that are about accounts, with the columns of the contract, sorted by key. Every account
@@ -140,6 +145,7 @@ def margin(
             cutoff_at=cutoff_at,
             business_date=business_date,
             session=session,
+            pending=pending,
         )
 
     account_ids = sorted(set(account_ids))
@@ -177,6 +183,7 @@ def _margin(
     cutoff_at: datetime,
     business_date: date,
     session: str,
+    pending: pd.DataFrame | None,
 ) -> dict[str, pd.DataFrame]:
     accounts = feeds["accounts"][feeds["accounts"]["account_id"].isin(account_ids)].sort_values("account_id")
     absent = sorted(set(account_ids) - set(accounts["account_id"]))
@@ -227,11 +234,17 @@ def _margin(
         asset_prices=index[["asset", "index_price"]].rename(columns={"index_price": "asset_price_usd"}),
         policy=_collateral_policy(index, business_date=business_date),
     )
+    changes = _requirement_changes(day, results=results, own_rulebook=own_rulebook)
+    call_policy = call_policy_in_force(business_date)
     margins = account_margin(
         requirements=requirements,
         collateral_values=collateral_values,
         position_values=position_values,
         accounts=accounts,
+        requirement_changes=changes,
+        policy=call_policy,
+        session=session,
+        pending=pending,
     )
     return _contracted(
         {
@@ -254,13 +267,14 @@ def _margin(
             "requirements": requirements,
             "collateral_values": collateral_values,
             "account_margin": margins,
-            "requirement_changes": _requirement_changes(day, results=results, own_rulebook=own_rulebook),
+            "requirement_changes": changes,
+            "call_decisions": call_decisions(margins, session=session, policy=call_policy),
             "margin_calls": margin_calls(
                 margins,
                 business_date=business_date,
                 session=session,
                 cutoff_at=cutoff_at,
-                policy=call_policy_in_force(business_date),
+                policy=call_policy,
             ),
         }
     )

@@ -632,20 +632,26 @@ def _binding(now: _Margined, *, plan: _Plan, rulebook_id: str) -> list[dict[str,
 
 
 def _equity(now: _Margined, *, plan: _Plan, rulebook_id: str) -> dict[str, Any]:
-    """Equity of the account before and after, what is missing, and the call that would be made, under one rulebook."""
+    """Equity of the account before and after, what is missing, and the call that the day's end would make of it.
+
+    Under one rulebook; a simulated book has no money on its way.
+    """
+    policy = call_policy_in_force(now.day.business_date)
     accounts = now.feeds["accounts"].assign(rulebook_id=rulebook_id)
     margins = account_margin(
         requirements=now.tables["requirements"],
         collateral_values=now.tables["collateral_values"],
         position_values=now.tables["position_values"],
         accounts=accounts,
+        requirement_changes=now.tables["requirement_changes"],
+        policy=policy,
     )
     calls = margin_calls(
         margins,
         business_date=now.day.business_date,
         session=now.day.session,
         cutoff_at=now.day.cutoff_at,
-        policy=call_policy_in_force(now.day.business_date),
+        policy=policy,
     ).set_index("account_id")["call_amount"]
     of = _rows_by(margins, key="account_id")
     names = ("collateral_value", "net_option_value", "settlement_amount", "equity", "deficit", "excess")

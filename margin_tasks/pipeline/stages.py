@@ -21,13 +21,14 @@ import pyarrow as pa
 from margin_tasks.audit.content import content_hash, published_tables
 from margin_tasks.audit.identity import code_commit, lock_hash, new_run_id
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.contracts.frames import from_arrow, to_arrow
-from margin_tasks.contracts.tables import AUDIT, FEEDS, RISK, VALIDATION
+from margin_tasks.contracts.frames import empty_frame, from_arrow, to_arrow
+from margin_tasks.contracts.tables import AUDIT, FEEDS, HANDED_ON, RISK, VALIDATION
 from margin_tasks.pipeline.day_before import breaks_with_the_day_before
 from margin_tasks.pipeline.feed_source import feed_source, without_address
 from margin_tasks.pipeline.lake_access import lake, lake_settings
 from margin_tasks.pipeline.parameters import parameter_set_id, rulebook_ids
 from margin_tasks.pipeline.progress import say
+from margin_tasks.pipeline.report_context import report_context
 from margin_tasks.pipeline.run import Run, checked_business_date, checked_session, session_cut_off
 from margin_tasks.pipeline.run_record import (
     COMMAND_LINE,
@@ -92,7 +93,7 @@ def _read_tables(workspace: Workspace, references: Reference, names: Sequence[st
 
 
 def _read_frames(workspace: Workspace, references: Reference, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    registry = {**FEEDS, **VALIDATION, **RISK}
+    registry = {**FEEDS, **VALIDATION, **RISK, **HANDED_ON}
     tables = _read_tables(workspace, references, names)
     return {name: from_arrow(table, registry[name]) for name, table in tables.items()}
 
@@ -308,7 +309,10 @@ def partition_accounts(gated: Reference) -> list[Reference]:
 
 
 def margin_accounts(reference: Reference, gated: Reference, valued: Reference, part: Reference) -> Reference:
-    """Compute what every account of one part must hold, under every rulebook, and what it has."""
+    """Compute what every account of one part must hold, under every rulebook, and what it has.
+
+    ``valued`` may hold a reference ``pending``: money on its way, which is not called again.
+    """
     from margin_tasks.pipeline import compute
 
     run = Run.of(reference)
@@ -326,6 +330,7 @@ def margin_accounts(reference: Reference, gated: Reference, valued: Reference, p
             cutoff_at=run.cut_off_at,
             business_date=run.business_date,
             session=run.session,
+            pending=_pending(workspace, valued),
         )
         return _references(
             {
@@ -333,6 +338,13 @@ def margin_accounts(reference: Reference, gated: Reference, valued: Reference, p
                 for name, frame in tables.items()
             }
         )
+
+
+def _pending(workspace: Workspace, references: Reference) -> pd.DataFrame:
+    """Money on its way to accounts; no row where nobody has handed any on."""
+    if "pending" not in references:
+        return empty_frame(HANDED_ON["pending"])
+    return _read_frames(workspace, references, ["pending"])["pending"]
 
 
 def load_figures(reference: Reference, valued: Reference, margined: Sequence[Reference]) -> Reference:
@@ -376,23 +388,6 @@ def _report_tables(workspace: Workspace, gated: Reference, figures: Reference) -
     }
 
 
-def _report_context(run: Run) -> Any:
-    from margin_tasks.reporting.context import ReportContext
-
-    return ReportContext(
-        run_id=run.run_id,
-        business_date=run.business_date,
-        session=run.session,
-        cutoff_at=run.cut_off_at,
-        as_known_at=run.as_known_at,
-        code_commit=run.code_commit,
-        parameter_set_id=run.parameter_set_id,
-        lock_hash=run.lock_hash,
-        source_spec=run.source_shown,
-        clearing_house=settings().clearing_house(),
-    )
-
-
 def issue_notices(reference: Reference, gated: Reference, figures: Reference) -> Reference:
     """Write a notice for every margin call into the workspace: HTML, PDF, CSV and the letter that carries them."""
     from margin_tasks.reporting.notices import render_notices
@@ -401,7 +396,7 @@ def issue_notices(reference: Reference, gated: Reference, figures: Reference) ->
     run = Run.of(reference)
     workspace = _workspace(run)
     with _stage(run, "call", waiting_for="writing margin notices"):
-        notices = render_notices(context=_report_context(run), tables=_report_tables(workspace, gated, figures))
+        notices = render_notices(context=report_context(settings(), run), tables=_report_tables(workspace, gated, figures))
         written = write_notices(workspace.notices, notices)
         say(f"  {len(notices)} margin calls")
         outbox = outbox_folder(settings(), run).relative_to(settings().home)
@@ -421,7 +416,7 @@ def publish_reports(
         folder = report_folder(settings(), run)
         written = write_day_report(
             folder,
-            context=_report_context(run),
+            context=report_context(settings(), run),
             tables={**_report_tables(workspace, gated, figures), "run_inputs": _inputs(run, deliveries)},
             stages=stages,
             notices_href=os.path.relpath(outbox_folder(settings(), run), folder),
@@ -502,21 +497,28 @@ def _published_content(opened: Lake) -> list[tuple[str, str]]:
     return [*(("risk", name) for name in sorted(RISK)), *(("marts", name) for name in opened.table_names("marts"))]
 
 
-def deliver_notices(reference: Reference) -> None:
-    """Put the notices of the published run into the outbox, each letter after the files that it names.
+def register_calls(reference: Reference) -> Reference:
+    """Enter the calls of the published run in the record of calls, and issue those that the policy approves.
 
-    Nothing can be sent before the run is published, and nothing of a run that failed.
+    Nothing can be issued before the run is published, and nothing of a run that failed. The others wait for a person.
     """
+    from margin_tasks.pipeline.desk import actions
+
     run = Run.of(reference)
-    workspace = _workspace(run)
-    with _stage(run, "deliver", waiting_for="filling the outbox"):
-        outbox = outbox_folder(settings(), run)
-        outbox.mkdir(parents=True, exist_ok=True)
-        notices = sorted(workspace.notices.glob("*"), key=lambda path: (path.suffix == ".eml", path.name))
-        for path in notices:
-            with whole_file(outbox / path.name) as temporary:
-                shutil.copyfile(path, temporary)
-        workspace.write_json(DELIVERED, {"files": len(notices)})
+    with _stage(run, "register calls", waiting_for="entering the calls in the record"):
+        registered = actions.register_calls(settings(), run, now=now())
+        say(f"  {len(registered.issued)} calls issued, {len(registered.waiting)} wait for an approval")
+        return {**reference, "issued": len(registered.issued), "waiting": len(registered.waiting)}
+
+
+def deliver_notices(reference: Reference) -> None:
+    """Send the notices of every issued call on the channels of this installation."""
+    from margin_tasks.pipeline.desk import dispatch
+
+    run = Run.of(reference)
+    with _stage(run, "deliver", waiting_for="delivering notices"):
+        delivered = dispatch.deliver_notices(settings(), clock=now)
+        _workspace(run).write_json(DELIVERED, {"sent": delivered.sent, "failed": delivered.failed})
 
 
 def end_run(reference: Reference | None) -> None:

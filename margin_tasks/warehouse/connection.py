@@ -16,10 +16,26 @@ POSTGRES_PREFIX = "postgres:"
 OBJECT_STORE_PREFIX = "s3://"
 # The run that a model build is for.
 RUN_VARIABLE = "MARGIN_RUN_ID"
-# The call terms in force for that run, by the name of their SQL variable.
+# The call terms in force for that run, by the name of their SQL variable: amounts and shares, and words. A criterion
+# that the policy switches off is an empty text, and null in SQL.
 CALL_TERM_VARIABLES = {
     f"call_{term}": f"MARGIN_CALL_{term.upper()}"
-    for term in ("threshold", "minimum_transfer_amount", "rounding_unit", "payment_unit")
+    for term in (
+        "threshold",
+        "minimum_transfer_amount",
+        "minimum_release_amount",
+        "rounding_unit",
+        "payment_unit",
+        "collateral_multiple",
+        "immaterial_below",
+        "loss_above",
+        "loss_share",
+        "market_move_share",
+        "position_growth_share",
+    )
+}
+CALL_WORD_VARIABLES = {
+    f"call_{term}": f"MARGIN_CALL_{term.upper()}" for term in ("trigger_level", "rounding_mode", "intraday")
 }
 
 _CATALOG_VARIABLE = "MARGIN_LAKE_CATALOG"

@@ -8,7 +8,13 @@ from typing import Any
 import duckdb
 from dbt.adapters.duckdb.plugins import BasePlugin
 
-from margin_tasks.warehouse.connection import CALL_TERM_VARIABLES, RUN_VARIABLE, LakeSettings, attach
+from margin_tasks.warehouse.connection import (
+    CALL_TERM_VARIABLES,
+    CALL_WORD_VARIABLES,
+    RUN_VARIABLE,
+    LakeSettings,
+    attach,
+)
 
 
 class Plugin(BasePlugin):
@@ -22,4 +28,6 @@ class Plugin(BasePlugin):
         """Set the run and its call terms on a cursor: DuckDB's variables belong to one cursor each."""
         cursor.execute("SET VARIABLE run_id = ?", [os.environ[RUN_VARIABLE]])
         for name, variable in CALL_TERM_VARIABLES.items():
-            cursor.execute(f"SET VARIABLE {name} = cast(? as decimal(38, 8))", [os.environ[variable]])
+            cursor.execute(f"SET VARIABLE {name} = cast(nullif(?, '') as decimal(38, 8))", [os.environ[variable]])
+        for name, variable in CALL_WORD_VARIABLES.items():
+            cursor.execute(f"SET VARIABLE {name} = ?", [os.environ[variable]])

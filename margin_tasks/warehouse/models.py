@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from margin_tasks.calls.policy import call_policy_in_force
+from margin_tasks.calls.policy import CallPolicy, call_policy_in_force
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.warehouse.connection import CALL_TERM_VARIABLES, CATALOG_NAME, RUN_VARIABLE, LakeSettings
+from margin_tasks.warehouse.connection import (
+    CALL_TERM_VARIABLES,
+    CALL_WORD_VARIABLES,
+    CATALOG_NAME,
+    RUN_VARIABLE,
+    LakeSettings,
+)
 from margin_tasks.warehouse.lake import RunIdentity
 from margin_tasks.warehouse.write_lock import lake_lock
 
@@ -94,12 +100,23 @@ def build_models(
 
 
 def _environment(settings: LakeSettings, run: RunIdentity) -> dict[str, str]:
-    policy = call_policy_in_force(run.business_date)
-    terms = {
-        variable: format(getattr(policy, name.removeprefix("call_")), "f")
-        for name, variable in CALL_TERM_VARIABLES.items()
-    }
+    terms = _call_terms(call_policy_in_force(run.business_date))
     return {**_TELEMETRY, **settings.environment(), RUN_VARIABLE: run.run_id, **terms}
+
+
+def _call_terms(policy: CallPolicy) -> dict[str, str]:
+    """The terms of a call policy as the model build's environment carries them."""
+    stated = {**(policy.intraday.model_dump() if policy.intraday else {}), **policy.model_dump()}
+    amounts = {variable: stated.get(name.removeprefix("call_")) for name, variable in CALL_TERM_VARIABLES.items()}
+    words = {
+        "call_trigger_level": policy.trigger_level,
+        "call_rounding_mode": policy.rounding_mode,
+        "call_intraday": "as_end_of_day" if policy.intraday is None else "on_triggers",
+    }
+    return {
+        **{variable: "" if amount is None else format(amount, "f") for variable, amount in amounts.items()},
+        **{variable: words[name] for name, variable in CALL_WORD_VARIABLES.items()},
+    }
 
 
 def _invoke(

@@ -236,7 +236,7 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
          "is_conservative": False, "is_attributed": True}
         for rulebook, account, initial in requirements
     ]  # fmt: skip
-    account_margin, margin_calls = [], []
+    account_margin, margin_calls, call_decisions = [], [], []
     for account in accounts:
         key = account["account_id"]
         own = next(row for row in totals if (row["rulebook_id"], row["account_id"]) == (account["rulebook_id"], key))
@@ -247,10 +247,12 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
         settlement = sum((row["settlement_amount"] for row in held), Decimal(0))
         equity = collateral + option_value + settlement
         deficit = max(own["initial_margin"] - equity, Decimal(0))
+        excess = max(equity - own["initial_margin"], Decimal(0))
         account_margin.append(
             {**own, "member_id": account["member_id"], "collateral_value": collateral, "net_option_value": option_value,
-             "settlement_amount": settlement, "equity": equity, "deficit": deficit,
-             "excess": max(equity - own["initial_margin"], Decimal(0))}
+             "settlement_amount": settlement, "equity": equity, "deficit": deficit, "excess": excess,
+             "pending_in": Decimal(0), "releasable_amount": (excess // 100) * 100 if excess >= 1000 else Decimal(0),
+             "call_trigger": "end_of_day"}
         )  # fmt: skip
         if deficit:  # well over the minimum transfer; called in hundreds; the day settled a gain
             called = (deficit / 100).to_integral_value(ROUND_CEILING) * 100
@@ -260,6 +262,11 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
                  "initial_call_amount": called, "deficit": deficit, "currency": "USD", "due_at": CUT_OFF,
                  "call_status": "COMPUTED"}
             )  # fmt: skip
+            call_decisions.append(
+                {"account_id": key, "member_id": account["member_id"], "decision": "called",
+                 "decision_reason": "called", "deficit": deficit, "pending_in": Decimal(0),
+                 "call_trigger": "end_of_day", "policy_version": "calls-1.1", "currency": "USD"}
+            )  # fmt: skip
     risk = {
         "valuations": valuations, "scenarios": scenarios, "risk_arrays": risk_arrays,
         "collateral_terms": collateral_terms,
@@ -267,6 +274,7 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
         "requirement_components": components, "requirement_shares": shares, "requirements": totals,
         "collateral_values": collateral_values,
         "account_margin": account_margin, "requirement_changes": [], "margin_calls": margin_calls,
+        "call_decisions": call_decisions,
     }  # fmt: skip
     return SyntheticRun(
         run_id=run_id,

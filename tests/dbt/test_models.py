@@ -20,7 +20,8 @@ from tests.dbt.synthetic_run import CUT_OFF, SyntheticRun, run_event, synthetic_
 
 MARTS = {
     "dim_account": 3, "dim_instrument": 3, "dim_member": 2, "fct_account_margin": 3, "fct_account_scenario_pnl": 4,
-    "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 42, "fct_requirement": 9,
+    "fct_call_decision": 1, "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 46,
+    "fct_requirement": 9,
     "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_requirement_share": 28,
     "fct_risk_array": 6, "fct_valuation": 3,
     "rpt_capital_efficiency": 9, "rpt_hedge_recognition": 9, "rpt_member_exposure": 2, "rpt_method_comparison": 3,
@@ -109,7 +110,7 @@ def test_two_roads_agree(
     lake_settings: LakeSettings, first_build: dict[str, ModelBuild], first_run: SyntheticRun
 ) -> None:
     assert reconcile(lake_settings, first_run) == (
-        1 + 1 + 4 + 2 + 18 + 24 + 4 + 6 + 4 + 2 + 3 + 3 + 3 + 6 + 4
+        1 + 1 + 4 + 2 + 18 + 24 + 4 + 6 + 4 + 2 + 3 + 3 + 3 + 6 + 4 + 1 + 3
     )  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def with_equity_and_requirement(run: SyntheticRun) -> SyntheticRun:
                 ),
                 Decimal(0),
             )
-    margins, calls = rows_of(run, "account_margin"), []
+    margins, calls, decisions = rows_of(run, "account_margin"), [], []
     for row in margins:
         [own] = [total for total in totals if all(total[name] == row[name] for name in ("rulebook_id", "account_id"))]
         posted = [held for held in rows_of(run, "collateral_values") if held["account_id"] == row["account_id"]]
@@ -176,6 +177,13 @@ def with_equity_and_requirement(run: SyntheticRun) -> SyntheticRun:
         row["equity"] = row["collateral_value"] + row["net_option_value"] + row["settlement_amount"]
         row["deficit"] = max(row["initial_margin"] - row["equity"], Decimal(0))
         row["excess"] = max(row["equity"] - row["initial_margin"], Decimal(0))
+        row["releasable_amount"] = row["excess"] // 100 * 100 if row["excess"] >= 1000 else Decimal(0)
+        if row["deficit"]:
+            is_called = row["deficit"] >= 1000
+            decisions.append(
+                {**row, "decision": "called" if is_called else "not_called",
+                 "decision_reason": "called" if is_called else "below_minimum_transfer", "policy_version": "calls-1.1"}
+            )  # fmt: skip
         if row["deficit"] >= 1000:
             called = (row["deficit"] / 100).to_integral_value(ROUND_CEILING) * 100
             variation = min(called, max(-row["settlement_amount"], Decimal(0)).quantize(Decimal("0.01"), ROUND_CEILING))
@@ -183,7 +191,9 @@ def with_equity_and_requirement(run: SyntheticRun) -> SyntheticRun:
                 {**row, "call_id": row["account_id"], "call_amount": called, "variation_call_amount": variation,
                  "initial_call_amount": called - variation, "due_at": CUT_OFF, "call_status": "COMPUTED"}
             )  # fmt: skip
-    for name, rows in (("requirements", totals), ("account_margin", margins), ("margin_calls", calls)):
+    for name, rows in (
+        ("requirements", totals), ("account_margin", margins), ("margin_calls", calls), ("call_decisions", decisions),
+    ):  # fmt: skip
         run = run.with_rows("risk", name, rows)
     return run
 
@@ -266,6 +276,34 @@ def excess_that_is_not_there(run: SyntheticRun) -> SyntheticRun:
     return run.with_rows("risk", "account_margin", rows)
 
 
+def decided_otherwise(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "call_decisions")
+    rows[0].update(decision="not_called", decision_reason="covered_by_pending")
+    return run.with_rows("risk", "call_decisions", rows)
+
+
+def a_decision_that_is_lost(run: SyntheticRun) -> SyntheticRun:
+    return run.with_rows("risk", "call_decisions", [])
+
+
+def a_trigger_that_did_not_fire(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "call_decisions")
+    rows[0]["call_trigger"] = "market_move"
+    return run.with_rows("risk", "call_decisions", rows)
+
+
+def money_on_its_way_called_again(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "account_margin")
+    next(row for row in rows if row["deficit"])["pending_in"] = Decimal(100)
+    return run.with_rows("risk", "account_margin", rows)
+
+
+def released_below_the_least(run: SyntheticRun) -> SyntheticRun:
+    rows = rows_of(run, "account_margin")
+    next(row for row in rows if row["excess"])["releasable_amount"] += 100
+    return run.with_rows("risk", "account_margin", rows)
+
+
 @pytest.mark.parametrize(
     ("tamper", "broken"),
     [
@@ -281,6 +319,11 @@ def excess_that_is_not_there(run: SyntheticRun) -> SyntheticRun:
         (parts_of_a_call_that_do_not_add_up, {"margin_call"}),
         (set_against_another_requirement, {"own_requirement"}),
         (excess_that_is_not_there, {"excess"}),
+        (decided_otherwise, {"call_decision"}),
+        (a_decision_that_is_lost, {"call_decision"}),
+        (a_trigger_that_did_not_fire, {"call_decision"}),
+        (money_on_its_way_called_again, {"margin_call"}),
+        (released_below_the_least, {"release"}),
     ],
 )
 def test_a_flaw_of_the_engine_stops_the_run_however_consistent(

@@ -58,6 +58,8 @@ def margin_of(rows: list[tuple[Decimal, Decimal, Decimal, Decimal]]) -> pd.DataF
             }
         ),
         accounts=pd.DataFrame({"account_id": account_ids, "member_id": "M1", "rulebook_id": "portfolio"}),
+        requirement_changes=pd.DataFrame(columns=list(RISK["requirement_changes"].column_names)),
+        policy=POLICY,
     )
 
 

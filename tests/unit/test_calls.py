@@ -40,6 +40,9 @@ def collateral(*rows: tuple[str, str, object]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["account_id", "asset", "collateral_value"])
 
 
+UNMOVED = pd.DataFrame(columns=list(RISK["requirement_changes"].column_names))
+
+
 def positions(*rows: tuple[str, object, object]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["account_id", "net_option_value", "settlement_amount"])
 
@@ -56,6 +59,8 @@ def margin_of(*, initial: object, equity: object, settlement: object = 0, curren
         collateral_values=collateral(("A1", "USD", cash)),
         position_values=positions(("A1", Decimal(0), Decimal(str(settlement)))),
         accounts=ACCOUNTS[ACCOUNTS["account_id"] == "A1"],
+        requirement_changes=UNMOVED,
+        policy=POLICY,
     )
 
 
@@ -75,6 +80,8 @@ def test_each_account_is_measured_under_its_own_rulebook() -> None:
         collateral_values=collateral(("A1", "USD", Decimal(600)), ("A1", "BTC", Decimal(100)), ("A3", "USD", 80)),
         position_values=positions(("A1", 250.0, -100.0), ("A1", -50.0, 25.5), ("A2", 10.0, 5.0)),
         accounts=ACCOUNTS,
+        requirement_changes=UNMOVED,
+        policy=POLICY,
     ).set_index("account_id")
     assert margin.index.tolist() == ["A1", "A2", "A3"]
     assert margin["initial_margin"].tolist() == [1000, 2000, 50]
@@ -90,6 +97,8 @@ def test_other_accounts_rows_do_not_leak_into_a_partition() -> None:
         collateral_values=collateral(("A1", "USD", 3), ("A2", "USD", 1000)),
         position_values=positions(("A2", 5.0, 5.0)),
         accounts=ACCOUNTS[ACCOUNTS["account_id"] == "A1"],
+        requirement_changes=UNMOVED,
+        policy=POLICY,
     )
     assert margin["equity"].tolist() == [3]
 
@@ -101,6 +110,8 @@ def test_sums_are_exact_where_floats_are_not() -> None:
         collateral_values=collateral(("A1", "USD", 0)),
         position_values=positions(*[("A1", 0.1, 0.0)] * 10),
         accounts=ACCOUNTS[ACCOUNTS["account_id"] == "A1"],
+        requirement_changes=UNMOVED,
+        policy=POLICY,
     )
     assert margin["equity"].tolist() == [1]
     assert margin["deficit"].tolist() == [0]
@@ -113,6 +124,8 @@ def test_a_missing_requirement_is_never_zero() -> None:
             collateral_values=collateral(),
             position_values=positions(),
             accounts=ACCOUNTS,
+            requirement_changes=UNMOVED,
+            policy=POLICY,
         )
 
 
@@ -141,6 +154,8 @@ def test_no_accounts_give_no_rows() -> None:
         collateral_values=collateral(),
         position_values=positions(),
         accounts=ACCOUNTS.iloc[:0],
+        requirement_changes=UNMOVED,
+        policy=POLICY,
     )
     assert margin.empty
     assert calls_of(margin).empty
@@ -201,7 +216,7 @@ def test_call_id_is_stable_and_changes_with_anything_in_the_call() -> None:
     others = {
         calls_of(margin, business_date=date(2026, 2, 6))["call_id"][0],
         calls_of(margin, session="ITD-01")["call_id"][0],
-        calls_of(margin, policy=terms(version="1.1"))["call_id"][0],
+        calls_of(margin, policy=terms(version="9.9"))["call_id"][0],
         calls_of(margin_of(initial=10_000, equity="0.00000001"))["call_id"][0],
         calls_of(margin_of(initial=10_000, equity=0, settlement=-1))["call_id"][0],
     }

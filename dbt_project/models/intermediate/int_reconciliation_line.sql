@@ -395,6 +395,51 @@ margin_call as (
         on by_sql.account_id = by_array.account_id and by_sql.item = by_array.item
 ),
 
+-- A decision is a word: the deficit that it is about stands for it, under the words that both roads must state.
+decided_by_sql as (
+    select
+        account_id,
+        concat_ws(' ', decision_reason, coalesce(call_trigger, 'untriggered')) as item,
+        deficit as amount
+    from {{ ref("int_call_decision") }}
+    where deficit > 0 or session <> 'EOD'
+),
+
+decided_by_array as (
+    select
+        account_id,
+        concat_ws(' ', decision_reason, coalesce(call_trigger, 'untriggered')) as item,
+        deficit as amount
+    from {{ ref("stg_call_decisions") }}
+),
+
+call_decision as (
+    select
+        'call_decision' as check_name,
+        '' as rulebook_id,
+        coalesce(by_sql.account_id, by_array.account_id) as account_id,
+        coalesce(by_sql.item, by_array.item) as item,
+        by_sql.amount as sql_amount,
+        by_array.amount as array_amount,
+        {{ exact }} as tolerance
+    from decided_by_sql as by_sql
+    full outer join decided_by_array as by_array
+        on by_sql.account_id = by_array.account_id and by_sql.item = by_array.item
+),
+
+release as (
+    select
+        'release' as check_name,
+        '' as rulebook_id,
+        by_array.account_id,
+        'releasable amount' as item,
+        by_sql.releasable_amount as sql_amount,
+        by_array.releasable_amount as array_amount,
+        {{ exact }} as tolerance
+    from {{ ref("stg_account_margin") }} as by_array
+    left join {{ ref("int_call_decision") }} as by_sql on by_array.account_id = by_sql.account_id
+),
+
 compared as (
     select * from published_index
     union all
@@ -425,6 +470,10 @@ compared as (
     select * from own_requirement
     union all
     select * from margin_call
+    union all
+    select * from call_decision
+    union all
+    select * from release
 )
 
 select

@@ -17,6 +17,9 @@ select
     equity,
     deficit,
     excess,
+    pending_in,
+    releasable_amount,
+    call_trigger,
     currency,
     is_conservative
 from account_margin

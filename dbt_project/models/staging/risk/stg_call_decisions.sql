@@ -1,0 +1,3 @@
+select *
+from {{ source('risk', 'call_decisions') }}
+where run_id = {{ current_run() }}
