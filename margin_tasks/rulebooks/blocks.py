@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray
-from margin_tasks.risk.amounts import scale_units, to_units
+from margin_tasks.risk.amount_kernels import scale_units_fast, to_units_fast
 from margin_tasks.rulebooks.charge import Charge, total_initial, total_maintenance
 from margin_tasks.rulebooks.exposure import Exposure, parameter_of
+from margin_tasks.rulebooks.ordering import groups_by, rank
 from margin_tasks.rulebooks.shares import (
     Parts,
     Shares,
@@ -94,7 +95,7 @@ class ScanRisk(_Block):
         return Charge(
             component=self.block,
             initial_units=initial,
-            maintenance_units=scale_units(initial, self.maintenance_ratio),
+            maintenance_units=scale_units_fast(initial, self.maintenance_ratio),
             scenario=binding,
         )
 
@@ -126,7 +127,7 @@ class ShortOptionMinimum(_Block):
 
     def charge(self, exposure: Exposure, before: Sequence[Charge]) -> Charge:
         """The part by which the minimum exceeds what was charged before."""
-        minimum = to_units(
+        minimum = to_units_fast(
             _net_short_units(exposure) * exposure.by_set(self.rate, block=self.block) * _index_of_set(exposure),
             what=self.block,
         )
@@ -135,7 +136,7 @@ class ShortOptionMinimum(_Block):
         return Charge(
             component=self.block,
             initial_units=np.maximum(minimum - charged, 0),
-            maintenance_units=np.maximum(scale_units(minimum, self.maintenance_ratio) - charged_maintenance, 0),
+            maintenance_units=np.maximum(scale_units_fast(minimum, self.maintenance_ratio) - charged_maintenance, 0),
         )
 
     def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
@@ -177,13 +178,13 @@ class CalendarCharge(_Block):
         """Charge on the delta hedged across expiries."""
         deltas = _expiry_deltas(exposure)
         hedged = np.maximum(deltas.gross - np.abs(deltas.net), 0.0) / 2.0
-        initial = to_units(
+        initial = to_units_fast(
             hedged * exposure.by_set(self.rate, block=self.block) * _index_of_set(exposure), what=self.block
         )
         return Charge(
             component=self.block,
             initial_units=initial,
-            maintenance_units=scale_units(initial, self.maintenance_ratio),
+            maintenance_units=scale_units_fast(initial, self.maintenance_ratio),
         )
 
     def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
@@ -232,22 +233,25 @@ class NotionalTiers(_PositionBlock):
     def position_charge(self, exposure: Exposure) -> Shares:
         """Sum over tiers of rate x the part of notional inside the tier."""
         instrument = exposure.book.instrument
-        notional = np.abs(exposure.quantity) * exposure.figures.notional_usd[instrument] * ~exposure.is_option
-        underlying = exposure.instruments.underlying_index[instrument]
+        charged = np.flatnonzero(~exposure.is_option)
+        held = instrument[charged]
+        notional = np.abs(exposure.quantity[charged]) * exposure.figures.notional_usd[held]
+        underlying = exposure.instruments.underlying_index[held]
         initial = np.zeros(len(exposure.book))
         maintenance = np.zeros(len(exposure.book))
         for index, name in enumerate(exposure.instruments.underlyings):
             tiers = parameter_of(self.tiers, underlying=name, rulebook_id=exposure.rulebook_id, block=self.block)
-            rows = np.flatnonzero(underlying == index)
+            of_name = np.flatnonzero(underlying == index)
+            rows = charged[of_name]
             upper = np.array([tier.up_to_usd for tier in tiers])
             lower = np.concatenate([[0.0], upper[:-1]])
-            inside = np.clip(notional[rows, None], lower, upper) - lower
+            inside = np.clip(notional[of_name, None], lower, upper) - lower
             initial[rows] = _across(inside, [tier.initial_rate for tier in tiers])
             maintenance[rows] = _across(inside, [tier.maintenance_rate for tier in tiers])
         return Shares(
             component=self.block,
-            initial_units=to_units(initial, what=self.block),
-            maintenance_units=to_units(maintenance, what=self.block),
+            initial_units=to_units_fast(initial, what=self.block),
+            maintenance_units=to_units_fast(maintenance, what=self.block),
         )
 
 
@@ -280,26 +284,37 @@ class ShortOptionCharge(_PositionBlock):
 
     def position_charge(self, exposure: Exposure) -> Shares:
         """Charge on every short option position."""
-        instruments, instrument = exposure.instruments, exposure.book.instrument
-        index = exposure.figures.index_price[instrument]
-        strike, is_call = instruments.strike[instrument], instruments.is_call[instrument]
-        units = np.maximum(-exposure.quantity, 0.0) * exposure.underlying_units * exposure.is_option
-        value_of_unit = exposure.figures.value_usd[instrument] / exposure.underlying_units
+        figures = exposure.figures
+        initial_rate, maintenance_rate = self._rates(exposure)
+        units, index = figures.underlying_units, figures.index_price
+        rows = np.flatnonzero(exposure.is_option & (exposure.book.quantity_units < 0))
+        sold = exposure.book.instrument[rows]
+        notional = -exposure.quantity[rows] * units[sold] * index[sold]
+        charges = []
+        for rate in (initial_rate, maintenance_rate):
+            charge = np.zeros(len(exposure.book), dtype=np.int64)
+            charge[rows] = to_units_fast(notional * rate[sold], what=self.block)
+            charges.append(charge)
+        return Shares(component=self.block, initial_units=charges[0], maintenance_units=charges[1])
 
+    def _rates(self, exposure: Exposure) -> tuple[FloatArray, FloatArray]:
+        """Initial and maintenance rate of every instrument, sold as an option, shape (I,)."""
+        instruments, figures = exposure.instruments, exposure.figures
+        index, strike, is_call = figures.index_price, instruments.strike, instruments.is_call
+        value_of_unit = figures.value_usd / figures.underlying_units
         out_of_the_money = np.maximum(np.where(is_call, strike - index, index - strike), 0.0)
         base, floor, flat = (
-            exposure.by_position({name: getattr(rates, level) for name, rates in self.rates.items()}, block=self.block)
+            exposure.by_instrument(
+                {name: getattr(rates, level) for name, rates in self.rates.items()}, block=self.block
+            )
             for level in ("base", "floor", "maintenance")
         )
-        maintenance_rate = np.where(is_call, flat, np.maximum(flat, flat * value_of_unit / index))
-        initial_rate = np.maximum(np.maximum(base - out_of_the_money / index, floor), maintenance_rate)
-        is_binary, not_paid = instruments.is_binary[instrument], np.maximum(1.0 - value_of_unit / index, 0.0)
-        maintenance_rate = np.where(is_binary, not_paid, maintenance_rate)
-        initial_rate = np.where(is_binary, not_paid, initial_rate)
-        return Shares(
-            component=self.block,
-            initial_units=to_units(units * index * initial_rate, what=self.block),
-            maintenance_units=to_units(units * index * maintenance_rate, what=self.block),
+        maintenance = np.where(is_call, flat, np.maximum(flat, flat * value_of_unit / index))
+        initial = np.maximum(np.maximum(base - out_of_the_money / index, floor), maintenance)
+        not_paid = np.maximum(1.0 - value_of_unit / index, 0.0)
+        return (
+            np.where(instruments.is_binary, not_paid, initial),
+            np.where(instruments.is_binary, not_paid, maintenance),
         )
 
 
@@ -358,8 +373,8 @@ class Buffer(_Block):
         """``rate`` x the charges before, initial and maintenance each."""
         return Charge(
             component=self.block,
-            initial_units=scale_units(total_initial(before, sets=exposure.sets), self.rate),
-            maintenance_units=scale_units(total_maintenance(before, sets=exposure.sets), self.rate),
+            initial_units=scale_units_fast(total_initial(before, sets=exposure.sets), self.rate),
+            maintenance_units=scale_units_fast(total_maintenance(before, sets=exposure.sets), self.rate),
         )
 
     def attribution(self, exposure: Exposure, charge: Charge, before: Sequence[Shares]) -> Shares:
@@ -413,22 +428,16 @@ def _option_series(exposure: Exposure) -> _OptionSeries:
     instruments = exposure.instruments
     rows = np.flatnonzero(exposure.is_option)
     listed = exposure.book.instrument[rows]
-    row_units = (exposure.quantity * exposure.underlying_units)[rows]
-    set_of, of_row = _groups(
-        (
-            exposure.set_of[rows],
-            instruments.expiry_at[listed].astype(np.int64),
-            instruments.strike[listed],
-            instruments.is_call[listed],
-            instruments.payoff[listed],
-        )
-    )
+    row_units = exposure.quantity[rows] * exposure.figures.underlying_units[listed]
+    series = rank(instruments.expiry_at.astype(np.int64), instruments.strike, instruments.is_call, instruments.payoff)
+    set_of = exposure.set_of[rows]
+    groups = groups_by(set_of, series[listed])
     return _OptionSeries(
         rows=rows,
         row_units=row_units,
-        of_row=of_row,
-        set_of=set_of,
-        units=_added(row_units, group=of_row, groups=len(set_of)),
+        of_row=groups.of_row,
+        set_of=set_of[groups.first],
+        units=_added(row_units, group=groups.of_row, groups=len(groups)),
     )
 
 
@@ -456,12 +465,13 @@ class _ExpiryDeltas:
 def _expiry_deltas(exposure: Exposure) -> _ExpiryDeltas:
     instrument = exposure.book.instrument
     of_position = exposure.quantity * exposure.figures.delta[instrument]
-    expiry_at = exposure.instruments.expiry_at[instrument].astype(np.int64)
-    set_of, expiry_of = _groups((exposure.set_of, expiry_at))
-    of_expiry = _added(of_position, group=expiry_of, groups=len(set_of))
+    expiry = rank(exposure.instruments.expiry_at.astype(np.int64))
+    groups = groups_by(exposure.set_of, expiry[instrument])
+    set_of = exposure.set_of[groups.first]
+    of_expiry = _added(of_position, group=groups.of_row, groups=len(groups))
     return _ExpiryDeltas(
         of_position=of_position,
-        expiry_of=expiry_of,
+        expiry_of=groups.of_row,
         of_expiry=of_expiry,
         gross=_added(np.abs(of_expiry), group=set_of, groups=exposure.sets),
         net=_added(of_expiry, group=set_of, groups=exposure.sets),
@@ -475,22 +485,9 @@ def _brought(exposure: Exposure) -> IntArray:
     return brought
 
 
-def _groups(keys: tuple[np.ndarray, ...]) -> tuple[IntArray, IntArray]:
-    """Group rows by keys, the first of which is the netting set: netting set of each group, and group of each row."""
-    order = np.lexsort(keys[::-1])
-    sorted_keys = [key[order] for key in keys]
-    is_first = np.ones(len(order), dtype=bool)
-    is_first[1:] = np.any([key[1:] != key[:-1] for key in sorted_keys], axis=0)
-    group = np.empty(len(order), dtype=np.int64)
-    group[order] = np.cumsum(is_first) - 1
-    return sorted_keys[0][is_first], group
-
-
 def _added(values: FloatArray, *, group: IntArray, groups: int) -> FloatArray:
     """Sum by group, in the order of the rows, which is the same in every partition of the accounts."""
-    total = np.zeros(groups)
-    np.add.at(total, group, values)
-    return total
+    return np.bincount(group, weights=values, minlength=groups).astype(np.float64, copy=False)
 
 
 def _across(inside: FloatArray, rates: Sequence[float]) -> FloatArray:

@@ -11,7 +11,8 @@ import numpy as np
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import Instruments, IntArray, TextArray
-from margin_tasks.risk.amounts import floats_from_units, multiply_units, sum_units, to_units
+from margin_tasks.risk.amount_kernels import multiply_units_fast, sum_units_fast, to_units_fast
+from margin_tasks.risk.amounts import floats_from_units
 from margin_tasks.risk.portfolio import Book
 
 T = TypeVar("T")
@@ -48,6 +49,15 @@ class ContractFigures:
     delta: FloatArray
     notional_usd: FloatArray
     index_price: FloatArray
+
+    @property
+    def underlying_units(self) -> FloatArray:
+        """Units of the underlying in one contract, shape (I,): its notional at the index.
+
+        What a binary option pays, and what a multiplier in another currency or in USD stands for, counted in the
+        underlying; the multiplier itself for everything that is quoted for one unit.
+        """
+        return self.notional_usd / self.index_price
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,21 +102,11 @@ class Exposure:
         """Whether each position settles its gains daily, shape (P,)."""
         return self.instruments.is_daily_settled[self.book.instrument]
 
-    @property
-    def underlying_units(self) -> FloatArray:
-        """Units of the underlying in one contract of each position, shape (P,): its notional at the index.
-
-        What a binary option pays, and what a multiplier in another currency or in USD stands for, counted in the
-        underlying; the multiplier itself for everything that is quoted for one unit.
-        """
-        instrument = self.book.instrument
-        return self.figures.notional_usd[instrument] / self.figures.index_price[instrument]
-
     def value_units(self) -> IntArray:
         """Value of each position at the mark, shape (P,)."""
         names, instrument = self.instruments.instrument_id, self.book.instrument
-        value = to_units(self.figures.value_usd, what="contract value", name=lambda row: str(names[row]))
-        return multiply_units(
+        value = to_units_fast(self.figures.value_usd, what="contract value", name=lambda row: str(names[row]))
+        return multiply_units_fast(
             self.book.quantity_units,
             value[instrument],
             what="position value",
@@ -117,13 +117,17 @@ class Exposure:
         """Parameter of each netting set's underlying, shape (N,)."""
         return self._by_underlying(parameters, block=block)[self.set_underlying]
 
+    def by_instrument(self, parameters: Mapping[str, float], *, block: str) -> FloatArray:
+        """Parameter of each instrument's underlying, shape (I,)."""
+        return self._by_underlying(parameters, block=block)[self.instruments.underlying_index]
+
     def by_position(self, parameters: Mapping[str, float], *, block: str) -> FloatArray:
         """Parameter of each position's underlying, shape (P,)."""
-        return self._by_underlying(parameters, block=block)[self.instruments.underlying_index[self.book.instrument]]
+        return self.by_instrument(parameters, block=block)[self.book.instrument]
 
     def set_total(self, position_units: IntArray, *, what: str) -> IntArray:
         """Add position amounts up to netting sets, shape (N,)."""
-        return sum_units(position_units, group=self.set_of, groups=self.sets, what=what)
+        return sum_units_fast(position_units, group=self.set_of, groups=self.sets, what=what)
 
     def _by_underlying(self, parameters: Mapping[str, float], *, block: str) -> FloatArray:
         return np.array(

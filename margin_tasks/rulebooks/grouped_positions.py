@@ -6,16 +6,19 @@ bounded number of positions at a time, so that memory does not grow with the num
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from margin_tasks.pricing.black76 import FloatArray
-from margin_tasks.pricing.instruments import BoolArray, IntArray
+from margin_tasks.pricing.instruments import IntArray
 from margin_tasks.risk.amounts import floats_from_units
 from margin_tasks.risk.portfolio import Book, scenario_pnl_float
 from margin_tasks.rulebooks.exposure import Exposure
+from margin_tasks.rulebooks.ordering import changes, order_by, rank, starts
+
+__all__ = ["GroupedPositions", "grouped_positions", "rank", "starts"]
 
 _POSITIONS_AT_ONCE = 1 << 16
 
@@ -66,55 +69,39 @@ class GroupedPositions:
 
 
 def grouped_positions(
-    exposure: Exposure, *, is_selected: BoolArray, group_key: IntArray, order_key: IntArray | None = None
-) -> Iterator[GroupedPositions]:
-    """Group the selected positions by netting set and key, some whole netting sets at a time.
+    exposure: Exposure, *, underlyings: Collection[int], group_key: IntArray, order_key: IntArray | None = None
+) -> Iterator[tuple[int, GroupedPositions]]:
+    """Group the positions of some underlyings by netting set and key, some whole netting sets at a time.
 
     Args:
         exposure: positions of shape (P,), in any order.
-        is_selected: which of them, shape (P,).
+        underlyings: rows of the instruments' underlyings, one after the other.
         group_key: what is netted first, for example the expiry, by instrument, shape (I,); its order counts.
         order_key: order of positions inside a group, by instrument, shape (I,); then by instrument.
     """
-    rows = np.flatnonzero(is_selected)
-    instrument = exposure.book.instrument[rows]
     order_key = np.zeros_like(group_key) if order_key is None else order_key
-    rows = rows[np.lexsort((instrument, order_key[instrument], group_key[instrument], exposure.set_of[rows]))]
-    first = starts(exposure.set_of[rows])
-    for block in np.split(rows, first[starts(first // _POSITIONS_AT_ONCE)][1:]):
-        if not len(block):
-            continue
-        instrument, set_of = exposure.book.instrument[block], exposure.set_of[block]
-        is_new_set = changes(set_of)
-        is_new_group = is_new_set | changes(group_key[instrument])
-        yield GroupedPositions(
-            book=Book(
-                account=exposure.book.account[block],
-                instrument=instrument,
-                quantity_units=exposure.book.quantity_units[block],
-            ),
-            group=np.cumsum(is_new_group) - 1,
-            set_of=(np.cumsum(is_new_set) - 1)[is_new_group],
-            sets=set_of[is_new_set],
-        )
+    place = rank(group_key, order_key, np.arange(len(group_key)))
+    order = order_by(exposure.set_of, place[exposure.book.instrument])
+    underlying = exposure.instruments.underlying_index[exposure.book.instrument[order]]
+    for of in underlyings:
+        rows = order[np.flatnonzero(underlying == of)]
+        first = starts(exposure.set_of[rows])
+        for block in np.split(rows, first[starts(first // _POSITIONS_AT_ONCE)][1:]):
+            if len(block):
+                yield of, _grouped(exposure, block, group_key=group_key)
 
 
-def changes(keys: IntArray) -> BoolArray:
-    """Where a run of equal keys begins, shape of ``keys``."""
-    is_new = np.ones(len(keys), dtype=bool)
-    is_new[1:] = keys[1:] != keys[:-1]
-    return is_new
-
-
-def starts(keys: IntArray) -> IntArray:
-    """Rows at which runs of equal keys begin."""
-    return np.flatnonzero(changes(keys))
-
-
-def rank(*keys: np.ndarray) -> IntArray:
-    """Rank of each row by its keys, the first deciding; equal rows have equal ranks. Shape of a key."""
-    order = np.lexsort(keys[::-1])
-    is_new = np.logical_or.reduce([changes(key[order]) for key in keys])
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.cumsum(is_new) - 1
-    return ranks
+def _grouped(exposure: Exposure, rows: IntArray, *, group_key: IntArray) -> GroupedPositions:
+    instrument, set_of = exposure.book.instrument[rows], exposure.set_of[rows]
+    is_new_set = changes(set_of)
+    is_new_group = is_new_set | changes(group_key[instrument])
+    return GroupedPositions(
+        book=Book(
+            account=exposure.book.account[rows],
+            instrument=instrument,
+            quantity_units=exposure.book.quantity_units[rows],
+        ),
+        group=np.cumsum(is_new_group) - 1,
+        set_of=(np.cumsum(is_new_set) - 1)[is_new_group],
+        sets=set_of[is_new_set],
+    )

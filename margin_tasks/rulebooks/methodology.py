@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from margin_tasks.pricing.instruments import BoolArray, Instruments, TextArray
 from margin_tasks.pricing.levels import MarketLevels
 from margin_tasks.pricing.valuation import ContractValues
-from margin_tasks.risk.amounts import to_units
+from margin_tasks.risk.amount_kernels import to_units_fast
 from margin_tasks.risk.portfolio import Book
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure
@@ -59,18 +59,18 @@ class OutsideScope(BaseModel):
 
     def charge(self, exposure: Exposure, *, is_outside: BoolArray) -> Charge:
         """Charge of the positions outside, added over netting sets; ``is_outside`` of shape (P,)."""
-        instrument = exposure.book.instrument
-        size = np.abs(exposure.quantity) * exposure.figures.notional_usd[instrument]
-        value = np.abs(exposure.quantity) * exposure.figures.value_usd[instrument]
-        is_long_option = exposure.is_option & (exposure.book.quantity_units > 0)
-        owed = np.where(is_long_option, value, size * exposure.by_position(self.rate, block=OUTSIDE))
-        owed = np.where(is_outside, owed, 0.0)
+        outside = rows_of(exposure, is_outside)
+        instrument, size = outside.book.instrument, np.abs(outside.quantity)
+        is_long_option = outside.is_option & (outside.book.quantity_units > 0)
+        rate = outside.by_instrument(self.rate, block=OUTSIDE)
+        charged = size * outside.figures.notional_usd[instrument] * rate[instrument]
+        owed = np.where(is_long_option, size * outside.figures.value_usd[instrument], charged)
+        initial = to_units_fast(owed, what=OUTSIDE)
+        maintenance = to_units_fast(np.where(is_long_option, owed, owed * self.maintenance_ratio), what=OUTSIDE)
         return Charge(
             component=OUTSIDE,
-            initial_units=exposure.set_total(to_units(owed, what=OUTSIDE), what=OUTSIDE),
-            maintenance_units=exposure.set_total(
-                to_units(np.where(is_long_option, owed, owed * self.maintenance_ratio), what=OUTSIDE), what=OUTSIDE
-            ),
+            initial_units=outside.set_total(initial, what=OUTSIDE),
+            maintenance_units=outside.set_total(maintenance, what=OUTSIDE),
         )
 
 
@@ -132,7 +132,7 @@ def methodology_charges(
     if len(prepared.is_covered) == 0:
         return ()
     is_inside = prepared.is_covered[exposure.book.instrument]
-    charges = methodology.charges(_rows(exposure, is_inside), prepared.content)
+    charges = methodology.charges(rows_of(exposure, is_inside), prepared.content)
     if prepared.is_covered.all():
         return charges
     return (*charges, outside.charge(exposure, is_outside=~is_inside))
@@ -143,11 +143,11 @@ def no_name(sets: int) -> TextArray:
     return np.full(sets, "", dtype=object)
 
 
-def _rows(exposure: Exposure, kept: BoolArray) -> Exposure:
+def rows_of(exposure: Exposure, is_kept: BoolArray) -> Exposure:
     """The exposure with some of its positions; netting sets stay, also those without any."""
-    if kept.all():
+    if is_kept.all():
         return exposure
-    book = exposure.book
+    book, kept = exposure.book, np.flatnonzero(is_kept)
     return replace(
         exposure,
         book=Book(

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from margin_tasks.pricing.instruments import BoolArray, Instruments, IntArray, TextArray
+from margin_tasks.risk.amount_kernels import sum_units_fast
 from margin_tasks.risk.amounts import (
     AmountRangeError,
     decimals_from_units,
     floats_from_units,
     multiply_units,
-    sum_units,
     to_units,
 )
 from margin_tasks.risk.arrays import RiskArrays
@@ -22,6 +22,7 @@ from margin_tasks.risk.portfolio import Book, scenario_pnl_units
 from margin_tasks.rulebooks.charge import Charge, total_initial, total_maintenance
 from margin_tasks.rulebooks.exposure import ContractFigures, Exposure
 from margin_tasks.rulebooks.methodology import Prepared, methodology_charges
+from margin_tasks.rulebooks.ordering import groups_by
 from margin_tasks.rulebooks.rulebook import Rulebook
 
 CONSERVATIVE_ADD_ON = "conservative_add_on"
@@ -235,18 +236,17 @@ def _exposure(
         "instrument": (book.instrument, instruments.instrument_id),
         "account": (np.zeros_like(underlying), np.array([WHOLE_ACCOUNT], dtype=object)),
     }[rulebook.netting]
-    width = max(len(names), 1)
-    key, first, set_of = np.unique(book.account * width + netted, return_index=True, return_inverse=True)
-    set_of = set_of.astype(np.int64)
-    set_account = key // width
+    groups = groups_by(book.account, netted)
+    set_of, first = groups.of_row, groups.first
+    set_account = book.account[first]
     scenario_ids = np.empty((0, 0), dtype=object)
-    pnl_units = np.zeros((len(key), 0), dtype=np.int64)
+    pnl_units = np.zeros((len(groups), 0), dtype=np.int64)
     if arrays is not None:
         scenario_ids = np.full((len(arrays.scenario_sets), arrays.pnl_units.shape[1]), "", dtype=object)
         for index, scenarios in enumerate(arrays.scenario_sets):
             scenario_ids[index, : len(scenarios)] = scenarios.scenario_id
         try:
-            pnl_units = scenario_pnl_units(row=set_of, book=book, pnl_units=arrays.pnl_units, rows=len(key))
+            pnl_units = scenario_pnl_units(row=set_of, book=book, pnl_units=arrays.pnl_units, rows=len(groups))
         except AmountRangeError as error:
             account = account_ids[int(set_account[error.position])]
             raise AmountRangeError("scenario profit and loss", error.position, f"account {account}") from error
@@ -258,7 +258,7 @@ def _exposure(
             book=book,
             set_of=set_of,
             set_account=set_account,
-            set_name=names[key % width],
+            set_name=names[netted[first]],
             set_underlying=underlying[first],
             gain_units=gain_units,
             pnl_units=pnl_units,
@@ -269,7 +269,7 @@ def _exposure(
 
 
 def _by_account(units: IntArray, *, exposure: Exposure, accounts: int) -> IntArray:
-    return sum_units(units, group=exposure.set_account, groups=accounts, what="requirement")
+    return sum_units_fast(units, group=exposure.set_account, groups=accounts, what="requirement")
 
 
 def _add_on(units: IntArray, *, rulebook: Rulebook, is_conservative: BoolArray) -> IntArray:

@@ -16,7 +16,7 @@ from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.contract_columns import contracts_of
 from margin_tasks.pricing.instruments import BoolArray, ExerciseStyle, IntArray, Payoff, Product, TextArray
 from margin_tasks.pricing.revaluation import NO_FACTOR, Contracts
-from margin_tasks.risk.amounts import to_units
+from margin_tasks.risk.amount_kernels import to_units_fast
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exchange_pm.extended_matrix import (
     contract_matrix,
@@ -26,8 +26,9 @@ from margin_tasks.rulebooks.exchange_pm.extended_matrix import (
 )
 from margin_tasks.rulebooks.exchange_pm.parameters import ExtendedMatrix, ExtendedMatrixRules, definition
 from margin_tasks.rulebooks.exposure import ANY_UNDERLYING, Exposure
-from margin_tasks.rulebooks.grouped_positions import GroupedPositions, grouped_positions, rank
+from margin_tasks.rulebooks.grouped_positions import GroupedPositions, grouped_positions
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology, no_name
+from margin_tasks.rulebooks.ordering import rank
 from margin_tasks.scenarios.grid import scenario_set
 
 _FORM = "extended_matrix"
@@ -133,13 +134,13 @@ class ExchangePortfolioMethodology(Methodology):
         """Largest loss of the matrix, roll shock and delta shock of every netting set; maintenance is a share."""
         amounts = np.zeros((2, len(_COMPONENTS), exposure.sets))
         scenario_name = no_name(exposure.sets)
-        underlying = exposure.instruments.underlying_index[exposure.book.instrument]
-        for row, matrix in prepared.by_underlying.items():
-            for groups in grouped_positions(exposure, is_selected=underlying == row, group_key=prepared.expiry):
-                initial, binding = _initial(matrix, groups, years=prepared.years)
-                amounts[:, :, groups.sets] += np.stack([initial, initial * matrix.parameters.maintenance_factor])
-                scenario_name[groups.sets] = np.where(initial[0] > 0.0, matrix.scenario_id[binding], "")
-        initial_units, maintenance_units = to_units(amounts, what="portfolio margin")
+        by_underlying = prepared.by_underlying
+        for row, groups in grouped_positions(exposure, underlyings=by_underlying, group_key=prepared.expiry):
+            matrix = by_underlying[row]
+            initial, binding = _initial(matrix, groups, years=prepared.years)
+            amounts[:, :, groups.sets] += np.stack([initial, initial * matrix.parameters.maintenance_factor])
+            scenario_name[groups.sets] = np.where(initial[0] > 0.0, matrix.scenario_id[binding], "")
+        initial_units, maintenance_units = to_units_fast(amounts, what="portfolio margin")
         return tuple(
             Charge(
                 component=name,

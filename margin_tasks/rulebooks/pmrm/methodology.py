@@ -22,11 +22,12 @@ from margin_tasks.pricing.instruments import (
     Product,
     SettlementStyle,
 )
-from margin_tasks.risk.amounts import to_units
+from margin_tasks.risk.amount_kernels import to_units_fast
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import ANY_UNDERLYING, Exposure
-from margin_tasks.rulebooks.grouped_positions import GroupedPositions, changes, grouped_positions, rank, starts
+from margin_tasks.rulebooks.grouped_positions import GroupedPositions, grouped_positions
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology, no_name
+from margin_tasks.rulebooks.ordering import changes, rank, starts
 from margin_tasks.rulebooks.pmrm.charges import counted_basis, counted_pnl
 from margin_tasks.rulebooks.pmrm.parameters import PortfolioMargin, PortfolioParameters, definition
 from margin_tasks.rulebooks.pmrm.revaluation import OptionColumns, revalue
@@ -165,19 +166,15 @@ class PortfolioMarginMethodology(Methodology):
         names = ("scenario_loss", "basis_contingency", "perpetual_contingency", "option_contingency", "depeg_charge")
         amounts = np.zeros((2, len(names), exposure.sets))
         scenario_name = no_name(exposure.sets)
-        underlying = exposure.instruments.underlying_index[exposure.book.instrument]
-        for row, rules in prepared.parameters.items():
+        for row, groups in grouped_positions(
+            exposure, underlyings=prepared.parameters, group_key=prepared.expiry, order_key=prepared.series
+        ):
+            rules = prepared.parameters[row]
             cells = np.array([scenario.name for scenario in rules.scenarios], dtype=object)
-            for groups in grouped_positions(
-                exposure,
-                is_selected=underlying == row,
-                group_key=prepared.expiry,
-                order_key=prepared.series,
-            ):
-                owed = _owed(rules, groups, prepared)
-                amounts[:, :, groups.sets] += np.stack([_initial(rules, owed), _maintenance(rules, owed)])
-                scenario_name[groups.sets] = np.where(owed.scenario_loss > 0.0, cells[owed.scenario], "")
-        initial, maintenance = to_units(amounts, what="portfolio margin")
+            owed = _owed(rules, groups, prepared)
+            amounts[:, :, groups.sets] += np.stack([_initial(rules, owed), _maintenance(rules, owed)])
+            scenario_name[groups.sets] = np.where(owed.scenario_loss > 0.0, cells[owed.scenario], "")
+        initial, maintenance = to_units_fast(amounts, what="portfolio margin")
         binding = {
             "scenario_loss": scenario_name,
             "basis_contingency": np.where(initial[1] > 0, BASIS, no_name(exposure.sets)),
