@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from margin_tasks.delivery.channel import Channel
 from margin_tasks.delivery.config import DeliveryConfig, SmtpConfig, SmtpSecurity, WebhookConfig
-from margin_tasks.delivery.parcel import Attempt, ChannelName, Outcome, Parcel, Receipt
+from margin_tasks.delivery.parcel import Attempt, ChannelName, Outcome, Parcel, Receipt, parcel_identifier
 from margin_tasks.delivery.schedule import Decision, RetryPolicy, Step, next_step
 from margin_tasks.delivery.service import channels, deliver
 from margin_tasks.delivery.signature import verify_signature
@@ -26,5 +26,6 @@ __all__ = [
     "channels",
     "deliver",
     "next_step",
+    "parcel_identifier",
     "verify_signature",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,24 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 MAX_PARCEL_ID_LENGTH = 128
 
 # Valid as a file name, an object key, a header value and the left side of a Message-ID, all at once.
-_PARCEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
+_PARCEL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
+_MAX_PART_LENGTH = 48
+_PART = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{_MAX_PART_LENGTH - 1}}}", re.ASCII)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .=+-]*", re.ASCII)
+
+
+def parcel_identifier(call_id: str, *, document: str, version: int) -> str:
+    """Identifier of the parcel of one version of a document of a call, whatever characters the call's own one has."""
+    return f"{_safe_part(call_id)}.{_safe_part(document)}.{version}"
+
+
+def _safe_part(text: str) -> str:
+    """The text itself where it is safe; else what is left of it and a hash, so that different texts stay different."""
+    if _PART.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    kept = re.sub(r"[^A-Za-z0-9_-]", "_", text).lstrip("-")[: _MAX_PART_LENGTH - len(digest) - 1]
+    return f"{kept or '_'}-{digest}"
 
 
 class ChannelName(StrEnum):

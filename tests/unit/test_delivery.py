@@ -30,6 +30,7 @@ from margin_tasks.delivery import (
     channels,
     deliver,
     next_step,
+    parcel_identifier,
 )
 from margin_tasks.delivery.outbox import OutboxChannel
 from margin_tasks.pipeline.settings import Settings, settings
@@ -87,6 +88,16 @@ def test_an_identifier_is_safe_wherever_it_is_used(parcel_id: str) -> None:
     with pytest.raises(MarginError) as caught:
         parcel(parcel_id=parcel_id)
     assert caught.value.reason is FailureReason.INVALID_REQUEST
+
+
+def test_every_call_has_an_identifier_of_its_own_that_is_safe() -> None:
+    calls = ["call-1", "call:1", "call/1", "", "-x", "ä", "x" * 300, "x" * 301, "a.b", "a_b"]
+    identifiers = [parcel_identifier(call, document="notice", version=1) for call in calls]
+    assert identifiers[0] == "call-1.notice.1"
+    assert len(set(identifiers)) == len(calls)
+    for identifier in identifiers:
+        assert parcel(parcel_id=identifier).parcel_id == identifier
+    assert parcel_identifier("call-1", document="notice", version=2) != identifiers[0]
 
 
 @pytest.mark.parametrize("name", [".", "..", "../x", "a/b", "/a", "a\\b", ".hidden", "a\x00", ""])
