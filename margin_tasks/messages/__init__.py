@@ -64,5 +64,6 @@ __all__ = [
     "MarginCallRequest", "MarginCallResponse", "MarginReport", "MarginTerms", "Message", "MessageError", "Money",
     "Obligation", "OtherItem", "OtherMargin", "Party", "ProposalResponse", "ProposalType", "ProposalVerdict",
     "ProposedDelivery", "ProposedMovement", "QuantityType", "ReasonCode", "Received", "ReportFrequency", "ResponseCode",
-    "RoundingMethod", "SecuritiesItem", "Side", "build", "call_reference", "definition_of", "identifier_35", "parse", "read",
+    "RoundingMethod", "SecuritiesItem", "Side", "build", "call_reference", "definition_of", "identifier_35", "parse",
+    "read",
 ]  # fmt: skip

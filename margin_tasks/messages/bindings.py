@@ -117,7 +117,10 @@ class Node:
         parent, _, name = path.rpartition("/")
         instance = self.make(parent).instance
         rule = rule_of(type(instance), name)
-        setattr(instance, rule.attribute, schema_value(value, rule))
+        try:
+            setattr(instance, rule.attribute, schema_value(value, rule))
+        except MessageError as error:
+            raise invalid(error.detail, element=f"{self.path}/{path}") from None
 
     def put_amount(self, path: str, amount: Decimal, currency: str | None) -> None:
         """Set an amount with its currency at a path."""
@@ -126,7 +129,10 @@ class Node:
         instance = self.make(path).instance
         schema_class: Any = type(instance)
         amounts = next(rule for rule in element_rules(schema_class) if rule.role == "Text")
-        instance.value, instance.ccy = schema_value(amount, amounts), currency
+        try:
+            instance.value, instance.ccy = schema_value(amount, amounts), currency
+        except MessageError as error:
+            raise invalid(error.detail, element=f"{self.path}/{path}") from None
 
     def refuse_unread(self, ignored: Sequence[str], *, below: str = "") -> None:
         """Refuse what the message says and no binding has read, except below the ignored paths.
@@ -526,7 +532,7 @@ class Supplement:
 
 def write_fields(owner: Any, node: Node, bindings: Sequence[Binding], scope: Scope | None = None) -> None:
     """Put every bound field of ``owner`` below ``node``; one with a currency of its own states it for its amounts."""
-    inner = Scope(owner.currency) if scope is None or hasattr(owner, "currency") else scope
+    inner = Scope(getattr(owner, "currency", None)) if scope is None or hasattr(owner, "currency") else scope
     for binding in bindings:
         binding.write(owner, node, inner)
 

@@ -327,16 +327,16 @@ def schema_value(value: Any, rule: ElementRule) -> Any:
             return kind(str(value))
         except ValueError:
             codes = ", ".join(str(member.value) for member in kind)
-            raise invalid(f"code {str(value)!r} is none of {codes}", element=rule.name) from None
+            raise invalid(f"code {str(value)!r} is none of {codes}") from None
     if kind is XmlDateTime:
         return XmlDateTime.from_datetime(value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
     if kind is XmlDate:
         return XmlDate.from_date(value)
     if kind is Decimal:
         if not value.is_finite():
-            raise invalid(f"{value} is no number", element=rule.name)
+            raise invalid(f"{value} is no number")
         if abs(value.adjusted()) > 40 or len(value.as_tuple().digits) > 64:
-            raise invalid(f"{value} has more digits than a message holds", element=rule.name)
+            raise invalid(f"{value} has more digits than a message holds")
         return plain_decimal(value, decimals=2 if rule.role == "Text" or rule.name == "RptgAmt" else 0)
     return value
 
