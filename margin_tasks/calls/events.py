@@ -38,9 +38,10 @@ CHASED = (CallState.OVERDUE, CallState.ESCALATED, CallState.DEFAULT_REVIEW)
 class CallTerms:
     """What a call asks for; never changed once it is registered.
 
-    ``amount`` > 0 in ``currency``; ``due_at`` naive UTC. ``call_version`` counts the calls of one account, currency,
-    business date and session; ``superseded_call_id`` is the version before. ``approval_reason`` says why a person has
-    to approve the call (empty: the policy does), and nobody in ``excluded_approvers`` may be that person.
+    ``amount`` > 0 in ``currency``, of which ``variation_amount`` settles the day's loss; ``deficit`` was missing before
+    rounding; ``due_at`` naive UTC. ``call_version`` counts the calls of one account, currency, business date and
+    session; ``superseded_call_id`` is the version before. ``approval_reason`` says why a person has to approve the call
+    (empty: the policy does), and nobody in ``excluded_approvers`` may be that person.
     """
 
     call_id: str
@@ -51,7 +52,10 @@ class CallTerms:
     member_id: str
     currency: str
     amount: Decimal
+    variation_amount: Decimal
+    deficit: Decimal
     due_at: datetime
+    policy_version: str
     run_id: str
     business_date: date
     session: str

@@ -7,7 +7,7 @@ be done. Everything may be done again: what the book knows already is not done t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -27,8 +27,9 @@ BANK_ACTOR = "settlement bank"
 class ComputedCall:
     """A call as a run computed it, with what decides about its approval.
 
-    ``requirement``, ``previous_requirement``: initial margin today and on the day before. ``started_by``: who started
-    the run; ``changed_by``: who changed the terms and parameters behind it.
+    ``variation_amount`` is the part of ``amount`` that settles the day's loss, ``deficit`` what was missing before
+    rounding. ``requirement``, ``previous_requirement``: initial margin today and on the day before. ``started_by``: who
+    started the run; ``changed_by``: who changed the terms and parameters behind it.
     """
 
     computed_call_id: str
@@ -36,6 +37,8 @@ class ComputedCall:
     member_id: str
     currency: str
     amount: Decimal
+    variation_amount: Decimal
+    deficit: Decimal
     due_at: datetime
     run_id: str
     business_date: date
@@ -155,7 +158,10 @@ def _register(book: CallBook, computed: ComputedCall, *, policy: CallPolicy, now
         member_id=computed.member_id,
         currency=computed.currency,
         amount=computed.amount,
+        variation_amount=computed.variation_amount,
+        deficit=computed.deficit,
         due_at=computed.due_at,
+        policy_version=f"{policy.id}-{policy.version}",
         run_id=computed.run_id,
         business_date=computed.business_date,
         session=computed.session,
@@ -413,15 +419,40 @@ def _words(reply: IncomingReply) -> str | None:
     return "; ".join(part for part in (said, reply.reason) if part) or None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedFile:
+    """A file that holds money or answers and cannot be read, or a row of it; ``is_money`` says which was meant."""
+
+    reference: str
+    actor: str
+    reason: str
+    is_money: bool
+    arrived_at: datetime
+
+
+def refuse_file(book: CallBook, refused: RefusedFile, *, now: datetime) -> None:
+    """Record that something arrived that nobody can read."""
+    book.record(
+        CallEvent(
+            event_type=EventType.PAYMENT_REFUSED if refused.is_money else EventType.REPLY_REFUSED,
+            occurred_at=refused.arrived_at,
+            recorded_at=now,
+            actor=refused.actor,
+            reference=refused.reference,
+            reason=refused.reason,
+        )
+    )
+
+
 # --- the clock -------------------------------------------------------------------------------------------------------
 
 
-def pass_time(book: CallBook, *, now: datetime, policy: CallPolicy) -> None:
-    """Move calls whose time has come; each event says when that was, however late we look."""
+def pass_time(book: CallBook, *, now: datetime, policy: CallPolicy, business_date: date) -> None:
+    """Move calls of a day whose time has come; each event says when that was, however late we look."""
     chase = policy.chase
     actor = _policy_actor(policy)
     for call in sorted(book.calls.values(), key=lambda call: call.terms.call_id):
-        if not call.is_live:
+        if not call.is_live or call.terms.business_date != business_date:
             continue
         if call.disputed_at is not None and call.undisputed == 0 and call.state is CallState.DISPUTED:
             undecided_at = call.disputed_at + timedelta(minutes=chase.dispute_minutes)
@@ -463,7 +494,7 @@ def resolve_dispute(
     Raises:
         TransitionError: there is no dispute, or more is upheld than was disputed.
     """
-    call = _found(book, call_id)
+    call = found(book, call_id)
     due_at = max(call.due_at, now + timedelta(minutes=policy.chase.minutes_to_pay_after_dispute))
     amount = upheld if upheld != 0 else None
     book.record(
@@ -479,7 +510,7 @@ def declare_default(book: CallBook, call_id: str, *, person: str, reason: str, n
     Raises:
         TransitionError: as above.
     """
-    call = _found(book, call_id)
+    call = found(book, call_id)
     book.record(
         _about(call, EventType.DEFAULTED, now=now, actor=person, amount=call.outstanding, reason=reason)
     )  # fmt: skip
@@ -491,7 +522,7 @@ def cancel(book: CallBook, call_id: str, *, person: str, reason: str, now: datet
     Raises:
         TransitionError: it has ended already, or no reason is given.
     """
-    call = _found(book, call_id)
+    call = found(book, call_id)
     if not reason:
         raise TransitionError(f"call {call_id}: say why it is cancelled")
     _cancel(book, call, reason, now, actor=person)
@@ -503,7 +534,7 @@ def allocate(book: CallBook, payment_id: str, call_id: str, *, person: str, now:
     Raises:
         TransitionError: nothing of it is free, or it does not belong there.
     """
-    call, payment = _found(book, call_id), book.payments.get(payment_id)
+    call, payment = found(book, call_id), book.payments.get(payment_id)
     if payment is None or payment.unallocated == 0:
         raise TransitionError(f"payment {payment_id}: nothing of it is unallocated")
     if not call.is_live:
@@ -536,7 +567,7 @@ def note_delivery(
     event_type = EventType.NOTIFIED if is_sent else EventType.NOTICE_FAILED
     reason = channel if detail is None else f"{channel}: {detail}"
     event = _about(
-        _found(book, call_id), event_type, now=now, actor=f"{POLICY_ACTOR} delivery", reference=reference, reason=reason
+        found(book, call_id), event_type, now=now, actor=f"{POLICY_ACTOR} delivery", reference=reference, reason=reason
     )
     book.record(event)
 
@@ -581,7 +612,12 @@ def _order(business_date: date, session: str) -> tuple[date, bool, str]:
     return (business_date, session == "EOD", session)
 
 
-def _found(book: CallBook, call_id: str) -> Call:
+def found(book: CallBook, call_id: str) -> Call:
+    """The call of this name.
+
+    Raises:
+        TransitionError: there is none.
+    """
     call = book.calls.get(call_id)
     if call is None:
         raise TransitionError(f"call {call_id} is not in the register; margin call list shows what is")
@@ -665,8 +701,3 @@ def _history(book: CallBook, computed: ComputedCall, *, days: int) -> list[Decim
 
 def _policy_actor(policy: CallPolicy) -> str:
     return f"{POLICY_ACTOR} {policy.id}-{policy.version}"
-
-
-def call_ids(book: CallBook, states: Collection[CallState]) -> Iterable[str]:
-    """Calls in these states, in order."""
-    return sorted(call_id for call_id, call in book.calls.items() if call.state in states)

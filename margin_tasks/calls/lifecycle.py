@@ -94,6 +94,7 @@ class Call:
     waived: Decimal = ZERO
     disputed: Decimal = ZERO
     disputed_at: datetime | None = None
+    computed_at: datetime | None = None
     issued_at: datetime | None = None
     notified_at: datetime | None = None
     acknowledged_at: datetime | None = None
@@ -154,19 +155,37 @@ class CallBook:
         Raises:
             TransitionError: the log holds what cannot happen, was changed, or its states are not those it leads to.
         """
+        log = sorted(events, key=lambda event: event.number)
+        last_number, last_id = 0, GENESIS
+        for event in log:
+            if event.number != last_number + 1 or event.digest(last_id) != event.event_id:
+                raise TransitionError(f"event {event.number} of the log is not what was recorded: the log was changed")
+            last_number, last_id = event.number, event.event_id
+        return cls.resume(terms, log, last_number=last_number, last_id=last_id)
+
+    @classmethod
+    def resume(
+        cls, terms: Iterable[CallTerms], events: Iterable[CallEvent], *, last_number: int, last_id: str
+    ) -> CallBook:
+        """The book of some calls, from all events about them and their money, in a log that ends as stated.
+
+        Raises:
+            TransitionError: the events hold what cannot happen, or their states are not those they lead to.
+        """
         known = {call.call_id: call for call in terms}
-        book = cls()
+        book = cls(last_number=last_number, last_id=last_id)
         for event in sorted(events, key=lambda event: event.number):
             book._take_up(event, known.get(event.call_id or ""))
-            if event.number != book._last_number + 1 or event.digest(book._last_id) != event.event_id:
-                raise TransitionError(f"event {event.number} of the log is not what was recorded: the log was changed")
             if event.call_id in book.calls and event.state != book.calls[event.call_id].state:
                 raise TransitionError(
                     f"event {event.number}: call {event.call_id} is recorded as {event.state}, "
                     f"its events lead to {book.calls[event.call_id].state}"
                 )
-            book._last_number, book._last_id = event.number, event.event_id
         return book
+
+    def forget_fresh(self) -> None:
+        """Take what was taken up as stored."""
+        self.fresh, self.registered = [], []
 
     def register(self, terms: CallTerms, event: CallEvent) -> CallEvent:
         """Take up a new call with its COMPUTED event.
@@ -231,7 +250,9 @@ class CallBook:
             raise TransitionError(f"call {terms.call_id}: the version before it is alive still")
         if terms.call_version != len(versions) + 1:
             raise TransitionError(f"call {terms.call_id} is version {terms.call_version} after {len(versions)} others")
-        self.calls[terms.call_id] = Call(terms=terms, state=CallState.COMPUTED, due_at=terms.due_at)
+        self.calls[terms.call_id] = Call(
+            terms=terms, state=CallState.COMPUTED, due_at=terms.due_at, computed_at=event.recorded_at
+        )
 
     # --- what events change, each checked before anything is changed ---------------------------------------------
 

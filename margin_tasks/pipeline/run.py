@@ -22,7 +22,8 @@ class Run(BaseModel):
     """Identity of one clearing run. Small, JSON, and handed from task to task.
 
     ``cut_off_at`` and ``as_known_at`` are naive UTC. ``source`` never holds a secret: a database address with a
-    password is named by the environment variable that holds it.
+    password is named by the environment variable that holds it. ``started_by`` is who asked for the run: they may not
+    approve the calls that it makes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +40,7 @@ class Run(BaseModel):
     parameter_set_id: str
     feed_wait_seconds: float
     runner: str
+    started_by: str = ""
 
     @field_validator("session")
     @classmethod

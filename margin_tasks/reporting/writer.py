@@ -25,7 +25,7 @@ def write_notices(directory: Path, notices: Iterable[Notice]) -> list[Written]:
     Returns:
         Path and SHA-256 of every file, in the order written.
     """
-    return [_write(directory / name, body) for notice in notices for name, body in _files(notice).items()]
+    return [_write(directory / name, body) for notice in notices for name, body in notice_files(notice).items()]
 
 
 def write_day_report(
@@ -46,7 +46,8 @@ def write_day_report(
     return [_write(directory / DAY_REPORT_NAME, html.encode("utf-8")), *beside]
 
 
-def _files(notice: Notice) -> dict[str, bytes]:
+def notice_files(notice: Notice) -> dict[str, bytes]:
+    """Every file of a notice by its name."""
     # The mail comes last: what picks mails up from the outbox finds the rest already there.
     return {
         f"{notice.file_stem}.html": notice.html.encode("utf-8"),

@@ -56,6 +56,52 @@ from states
 left join published on states.run_id = published.run_id
 """  # noqa: S608
 
+# Where every call stands, from the register and the events alone: the second road to what the desk's book says.
+CALLS_VIEW = f"""
+create view {CATALOG_NAME}.calls.current_calls as
+with of_calls as (
+    select
+        *,
+        max(case when event_type = 'DISPUTE_RESOLVED' then event_number end) over (partition by call_id) as decided
+    from {CATALOG_NAME}.calls.events
+    where call_id is not null
+),
+
+amounts as (
+    select
+        call_id,
+        arg_max(call_state, event_number) as call_state,
+        max(recorded_at) as changed_at,
+        coalesce(sum(event_amount) filter (event_type = 'PAYMENT_APPLIED'), 0)
+        - coalesce(sum(event_amount) filter (event_type = 'PAYMENT_RELEASED'), 0) as paid_amount,
+        coalesce(sum(event_amount) filter (event_type = 'DISPUTE_RESOLVED'), 0) as waived_amount,
+        coalesce(sum(event_amount) filter (event_type = 'DISPUTED' and event_number > coalesce(decided, 0)), 0)
+        as disputed_amount,
+        arg_max(due_at, event_number) filter (due_at is not null) as current_due_at,
+        any_value(actor) filter (event_type = 'APPROVED') as approved_by,
+        min(occurred_at) filter (event_type = 'ISSUED') as issued_at
+    from of_calls
+    group by call_id
+)
+
+select
+    register.* exclude (due_at),
+    amounts.current_due_at as due_at,
+    amounts.call_state,
+    amounts.paid_amount,
+    amounts.waived_amount,
+    least(amounts.disputed_amount, register.call_amount - amounts.waived_amount - amounts.paid_amount)
+    as disputed_amount,
+    register.call_amount - amounts.waived_amount - amounts.paid_amount as outstanding_amount,
+    amounts.approved_by,
+    amounts.issued_at,
+    amounts.changed_at
+from {CATALOG_NAME}.calls.register as register
+inner join amounts on register.call_id = amounts.call_id
+"""  # noqa: S608
+
+_VIEWS = {("audit", "runs"): RUNS_VIEW, ("calls", "current_calls"): CALLS_VIEW}
+
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # Table functions of the lake that delete or rewrite files, whatever the statement around them reads like.
 _MAINTENANCE = (
@@ -101,7 +147,7 @@ class Lake:
             MarginError: CONTRACT_BROKEN for a wrong table or column, FIGURE_NOT_FINITE, INTERNAL when the write failed;
                 the lake is then as it was.
         """
-        with self._transaction(run, message):
+        with self._transaction(run.run_id, message):
             for name, rows in tables.items():
                 table = _lake_table(schema, name)
                 self._delete(run, schema=schema, name=name)
@@ -116,10 +162,24 @@ class Lake:
         Raises:
             MarginError: as for :meth:`commit`.
         """
-        with self._transaction(run, message):
+        with self._transaction(run.run_id, message):
             for name, rows in tables.items():
                 table = _lake_table(schema, name)
                 self._insert(run, schema=schema, table=table, rows=rows, is_keyed=True)
+        return self.snapshot_id()
+
+    def record(self, *, schema: str, tables: Mapping[str, pa.Table], author: str, message: str) -> int:
+        """Add rows that carry their own identity, in one transaction; keys that are there already are left out.
+
+        For records that outlive a run. ``author`` says who writes. Returns the snapshot that the commit made.
+
+        Raises:
+            MarginError: as for :meth:`commit`.
+        """
+        with self._transaction(author, message):
+            for name, rows in tables.items():
+                table = _lake_table(schema, name)
+                self._insert(None, schema=schema, table=table, rows=rows, is_keyed=True)
         return self.snapshot_id()
 
     def discard(self, run: RunIdentity) -> int:
@@ -127,7 +187,7 @@ class Lake:
 
         Returns the snapshot that the commit made.
         """
-        with self._transaction(run, f"discard the figures of run {run.run_id}"):
+        with self._transaction(run.run_id, f"discard the figures of run {run.run_id}"):
             for schema in FIGURE_SCHEMAS:
                 for name in self.table_names(schema):
                     self._delete(run, schema=schema, name=name)
@@ -186,12 +246,12 @@ class Lake:
         return int(row[0])
 
     @contextmanager
-    def _transaction(self, run: RunIdentity, message: str) -> Iterator[None]:
+    def _transaction(self, author: str, message: str) -> Iterator[None]:
         try:
             self._connection.execute("begin")
             try:
                 yield
-                self._connection.execute(f"call {CATALOG_NAME}.set_commit_message(?, ?)", [run.run_id, message])
+                self._connection.execute(f"call {CATALOG_NAME}.set_commit_message(?, ?)", [author, message])
                 self._connection.execute("commit")
             except BaseException:
                 self._connection.execute("rollback")
@@ -203,7 +263,7 @@ class Lake:
         # The names come from the registry or the catalog, never from a caller's text.
         self._connection.execute(f'delete from {CATALOG_NAME}."{schema}"."{name}" where run_id = ?', [run.run_id])  # noqa: S608
 
-    def _insert(self, run: RunIdentity, *, schema: str, table: Table, rows: pa.Table, is_keyed: bool) -> None:
+    def _insert(self, run: RunIdentity | None, *, schema: str, table: Table, rows: pa.Table, is_keyed: bool) -> None:
         complete = _with_identity(run, table=table, rows=rows)
         target = f"{CATALOG_NAME}.{schema}.{table.name}"
         names = ", ".join(complete.column_names)
@@ -267,8 +327,7 @@ def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
         for name, table in tables.items()
         if (schema, name) not in present
     ]
-    if ("audit", "runs") not in present:
-        missing.append(RUNS_VIEW)
+    missing.extend(view for place, view in _VIEWS.items() if place not in present)
     if missing:
         connection.execute("begin")
         for statement in missing:
@@ -308,17 +367,21 @@ def _lake_table(schema: str, name: str) -> Table:
         raise MarginError(FailureReason.CONTRACT_BROKEN, f"{schema}.{name} is not a table of the registry") from None
 
 
-def _with_identity(run: RunIdentity, *, table: Table, rows: pa.Table) -> pa.Table:
-    """Return the rows with the run's identity in front, in the order of the contract.
+def _with_identity(run: RunIdentity | None, *, table: Table, rows: pa.Table) -> pa.Table:
+    """Return the rows with the run's identity in front, in the order of the contract; without a run, as they are.
 
     Raises:
         MarginError: CONTRACT_BROKEN for a missing or unknown column, FIGURE_NOT_FINITE.
     """
-    identity = {
-        "run_id": pa.array([run.run_id] * rows.num_rows, pa.string()),
-        "business_date": pa.array([run.business_date] * rows.num_rows, pa.date32()),
-        "session": pa.array([run.session] * rows.num_rows, pa.string()),
-    }
+    identity = (
+        {}
+        if run is None
+        else {
+            "run_id": pa.array([run.run_id] * rows.num_rows, pa.string()),
+            "business_date": pa.array([run.business_date] * rows.num_rows, pa.date32()),
+            "session": pa.array([run.session] * rows.num_rows, pa.string()),
+        }
+    )
     expected = [column.name for column in lake_columns(table)]
     unknown = set(rows.column_names) - set(expected)
     missing = set(expected) - set(rows.column_names) - set(identity)

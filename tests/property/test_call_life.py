@@ -61,6 +61,8 @@ class LifeOfCalls(RuleBasedStateMachine):
                 member_id=ACCOUNTS[account],
                 currency="USD",
                 amount=amount,
+                variation_amount=Decimal(0),
+                deficit=amount,
                 due_at=DUE,
                 run_id=f"run-{run}",
                 business_date=DAY,
@@ -146,7 +148,7 @@ class LifeOfCalls(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from([1, 30, 90, 600, 1500]))
     def time_passes(self, minutes: int) -> None:
         self.now += timedelta(minutes=minutes)
-        handling.pass_time(self.book, now=self.now, policy=POLICY)
+        handling.pass_time(self.book, now=self.now, policy=POLICY, business_date=DAY)
 
     @rule(data=st.data(), action=st.sampled_from(["resolve", "uphold", "default", "cancel", "deliver"]))
     def the_desk_acts(self, data: st.DataObject, action: str) -> None:

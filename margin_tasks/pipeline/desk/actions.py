@@ -1,0 +1,278 @@
+"""What the desk does, each as one change of the lake's record of calls: under its lock, in one transaction, repeatable.
+
+The clock comes in as an argument, naive UTC, and so does the person who acts; who may act is checked by whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from margin_tasks.calls import handling
+from margin_tasks.calls.handling import ComputedCall, IncomingPayment, IncomingReply
+from margin_tasks.calls.lifecycle import Call, CallBook
+from margin_tasks.calls.policy import call_policy_in_force
+from margin_tasks.calls.settlement_calendar import due_time
+from margin_tasks.collateral.policy import collateral_policy_in_force
+from margin_tasks.contracts.call_vocabulary import CallState
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.frames import to_arrow
+from margin_tasks.contracts.tables import HANDED_ON
+from margin_tasks.pipeline.desk import dialogue, inbox
+from margin_tasks.pipeline.desk.log import changed_book, read_book
+from margin_tasks.pipeline.progress import say
+from margin_tasks.pipeline.run import Run
+from margin_tasks.pipeline.settings import Settings
+from margin_tasks.warehouse.lake import Lake
+
+LEAST_TIME_TO_PAY = timedelta(hours=1)
+"""A call that was approved later than this before its due time is due anew, counted from its issue."""
+
+_COMPUTED = """
+select
+    calls.call_id, calls.account_id, calls.member_id, calls.currency, calls.call_amount, calls.variation_call_amount,
+    calls.deficit, calls.due_at, margins.initial_margin, margins.is_conservative, changes.previous_initial_margin
+from risk.margin_calls as calls
+inner join risk.account_margin as margins using (run_id, account_id)
+inner join risk.requirement_changes as changes using (run_id, account_id)
+where calls.run_id = ?
+order by calls.call_id
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registered:
+    """Calls of a run by what became of them: issued now, or waiting for a person."""
+
+    issued: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+def register_calls(here: Settings, run: Run, *, now: datetime) -> Registered:
+    """Enter the calls of a published run, and issue those that the policy approves.
+
+    A run that is not the published one of its day and session calls nothing.
+
+    Raises:
+        MarginError: NOT_FOUND when the run was never published.
+    """
+    with changed_book(here, holder=f"run {run.run_id}: calls") as (opened, book):
+        [standing] = opened.query(
+            "select status, superseded_by from audit.runs where run_id = ?", [run.run_id]
+        ).to_pylist() or [{"status": None, "superseded_by": None}]
+        if standing["status"] != "published":
+            raise MarginError(FailureReason.NOT_FOUND, f"run {run.run_id} is not published: it calls nothing")
+        if standing["superseded_by"] is not None:
+            say(f"  run {run.run_id} was superseded by {standing['superseded_by']} and calls nothing")
+            return Registered(issued=(), waiting=())
+        handling.register_run(
+            book,
+            _computed_calls(opened, run),
+            business_date=run.business_date,
+            session=run.session,
+            policy=call_policy_in_force(run.business_date),
+            now=now,
+        )
+        issue_approved(book, now=now)
+        own = [call for call in book.calls.values() if _is_of(call, run)]
+        return Registered(
+            issued=tuple(sorted(call.terms.call_id for call in own if call.is_live)),
+            waiting=tuple(sorted(call.terms.call_id for call in own if call.state is CallState.COMPUTED)),
+        )
+
+
+def _is_of(call: Call, run: Run) -> bool:
+    return (call.terms.business_date, call.terms.session) == (run.business_date, run.session)
+
+
+def _computed_calls(opened: Lake, run: Run) -> list[ComputedCall]:
+    policies = (call_policy_in_force(run.business_date), collateral_policy_in_force(run.business_date))
+    changed_by = tuple(sorted({person for policy in policies for person in policy.changed_by}))
+    return [
+        ComputedCall(
+            computed_call_id=row["call_id"],
+            account_id=row["account_id"],
+            member_id=row["member_id"],
+            currency=row["currency"],
+            amount=row["call_amount"],
+            variation_amount=row["variation_call_amount"],
+            deficit=row["deficit"],
+            due_at=row["due_at"],
+            run_id=run.run_id,
+            business_date=run.business_date,
+            session=run.session,
+            requirement=row["initial_margin"],
+            previous_requirement=row["previous_initial_margin"],
+            is_conservative=row["is_conservative"],
+            started_by=run.started_by,
+            changed_by=changed_by,
+        )
+        for row in opened.query(_COMPUTED, [run.run_id]).to_pylist()
+    ]
+
+
+def issue_approved(book: CallBook, *, now: datetime) -> tuple[str, ...]:
+    """Issue every approved call.
+
+    Where the approval took so long that the member would have no time left, the call is due anew from its issue. A
+    call that was late when it was computed, as in the run of a past day, keeps its due time.
+    """
+    approved = [call for call in book.calls.values() if call.state is CallState.APPROVED]
+    for call in sorted(approved, key=lambda call: call.terms.call_id):
+        policy = call_policy_in_force(call.terms.business_date)
+        was_in_time = call.computed_at is not None and call.computed_at + LEAST_TIME_TO_PAY <= call.due_at
+        is_late = was_in_time and now + LEAST_TIME_TO_PAY > call.due_at
+        handling.issue(
+            book, call.terms.call_id, now=now, policy=policy, due_at=due_time(now, policy=policy) if is_late else None
+        )
+    return tuple(sorted(call.terms.call_id for call in approved))
+
+
+def pending_money(opened: Lake, run: Run) -> pa.Table:
+    """Money that was asked for, or paid, and is not in the collateral balances of the run yet, by account."""
+    policy = call_policy_in_force(run.business_date)
+    pending = handling.pending_money(
+        read_book(opened),
+        business_date=run.business_date,
+        session=run.session,
+        cut_off_at=run.cut_off_at,
+        currency=policy.currency,
+    )
+    frame = pd.DataFrame({"account_id": list(pending), "pending_in": list(pending.values())}, dtype=object)
+    return to_arrow(frame.astype({"account_id": "str"}), HANDED_ON["pending"])
+
+
+# --- what arrives, and the clock -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worked:
+    """What one look at the calls brought: number of events, and of files taken from the inbox."""
+
+    events: int
+    files: int
+
+
+def work(here: Settings, *, now: datetime) -> Worked:
+    """Take up what has arrived, let the time pass, and issue what was approved; may be done at any time and again.
+
+    A file leaves the inbox only once what it says is in the record. Two that work at once wait for each other.
+    """
+    arrived = inbox.read(here)
+    with changed_book(
+        here,
+        holder="call desk",
+        call_ids=[call_id for each in arrived for call_id in each.call_ids],
+        references=[reference for each in arrived for reference in each.references],
+    ) as (_, book):
+        for each in arrived:
+            take_up(book, each, now=now)
+        let_time_pass(book, now=now)
+        issue_approved(book, now=now)
+        events = len(book.fresh)
+    for each in arrived:
+        inbox.put_away(here, each)
+    return Worked(events=events, files=len(arrived))
+
+
+def let_time_pass(book: CallBook, *, now: datetime) -> None:
+    """Move the calls whose time has come, each under the policy of its own day."""
+    for business_date in sorted({call.terms.business_date for call in book.calls.values() if call.is_live}):
+        policy = call_policy_in_force(business_date)
+        handling.pass_time(book, now=now, policy=policy, business_date=business_date)
+
+
+def take_up(book: CallBook, arrived: inbox.Arrived, *, now: datetime) -> None:
+    """Take up one file: its payments and answers, or the reason why it cannot be read."""
+    for payment in arrived.payments:
+        handling.receive_payment(book, payment, now=now)
+    for reply in arrived.replies:
+        _receive_reply(book, reply, now=now)
+    for refusal in arrived.refusals:
+        handling.refuse_file(book, refusal, now=now)
+
+
+def receive(
+    here: Settings, *, now: datetime, payments: Sequence[IncomingPayment] = (), replies: Sequence[IncomingReply] = ()
+) -> None:
+    """Take up payments and answers that did not come as a file."""
+    with changed_book(
+        here,
+        holder="call desk",
+        call_ids=[payment.call_id for payment in payments if payment.call_id] + [reply.call_id for reply in replies],
+        references=[*(each.payment_id for each in payments), *(each.reply_id for each in replies)],
+    ) as (_, book):
+        for payment in payments:
+            handling.receive_payment(book, payment, now=now)
+        for reply in replies:
+            _receive_reply(book, reply, now=now)
+
+
+def _receive_reply(book: CallBook, reply: IncomingReply, *, now: datetime) -> None:
+    """Messages name a call by the reference that its request gave it."""
+    handling.receive_reply(book, replace(reply, call_id=dialogue.resolve(book, reply.call_id)), now=now)
+
+
+# --- what a person does ----------------------------------------------------------------------------------------------
+
+
+def resolve_dispute(
+    here: Settings, call_id: str, *, upheld: Decimal, person: str, reason: str, now: datetime
+) -> dict[str, Any]:
+    """Decide on a dispute; see :func:`handling.resolve_dispute`."""
+    with changed_book(here, holder=f"call desk: {person}", call_ids=[call_id]) as (_, book):
+        call = handling.found(book, call_id)
+        policy = call_policy_in_force(call.terms.business_date)
+        handling.resolve_dispute(
+            book, call_id, upheld=upheld, person=person, reason=reason, now=now, policy=policy
+        )  # fmt: skip
+        return shown(call)
+
+
+def declare_default(here: Settings, call_id: str, *, person: str, reason: str, now: datetime) -> dict[str, Any]:
+    """Declare a default; see :func:`handling.declare_default`."""
+    with changed_book(here, holder=f"call desk: {person}", call_ids=[call_id]) as (_, book):
+        handling.declare_default(book, call_id, person=person, reason=reason, now=now)
+        return shown(book.calls[call_id])
+
+
+def cancel(here: Settings, call_id: str, *, person: str, reason: str, now: datetime) -> dict[str, Any]:
+    """Withdraw a call; see :func:`handling.cancel`."""
+    with changed_book(here, holder=f"call desk: {person}", call_ids=[call_id]) as (_, book):
+        handling.cancel(book, call_id, person=person, reason=reason, now=now)
+        return shown(book.calls[call_id])
+
+
+def allocate(here: Settings, payment_id: str, call_id: str, *, person: str, now: datetime) -> dict[str, Any]:
+    """Put unallocated money on a call; see :func:`handling.allocate`."""
+    with changed_book(here, holder=f"call desk: {person}", call_ids=[call_id], references=[payment_id]) as (_, book):
+        handling.allocate(book, payment_id, call_id, person=person, now=now)
+        return shown(book.calls[call_id])
+
+
+def give_back(here: Settings, payment_id: str, *, person: str, reason: str, now: datetime) -> None:
+    """Record that unallocated money was returned; see :func:`handling.give_back`."""
+    with changed_book(here, holder=f"call desk: {person}", references=[payment_id]) as (_, book):
+        handling.give_back(book, payment_id, person=person, reason=reason, now=now)
+
+
+def shown(call: Call) -> dict[str, Any]:
+    """What a person is told about a call after something was done to it."""
+    return {
+        "call_id": call.terms.call_id,
+        "account_id": call.terms.account_id,
+        "state": call.state.value,
+        "currency": call.terms.currency,
+        "call_amount": call.terms.amount,
+        "paid": call.paid,
+        "waived": call.waived,
+        "disputed": call.disputed,
+        "outstanding": call.outstanding,
+        "due_at": call.due_at,
+    }

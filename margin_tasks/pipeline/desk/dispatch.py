@@ -1,0 +1,355 @@
+"""Notices leave the house: every issued call on every channel, once, however often this is tried or cut off.
+
+What is about to be sent is recorded before it is sent, and what came of it afterwards; neither holds the lake while a
+channel answers. An attempt without an end was cut off and is repeated under the same identifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.policy import default as mail_policy
+from pathlib import Path
+from typing import Any
+
+from margin_tasks.calls import handling
+from margin_tasks.calls.lifecycle import Call, CallBook
+from margin_tasks.calls.policy import call_policy_in_force
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.frames import from_arrow
+from margin_tasks.contracts.tables import FEEDS, RISK
+from margin_tasks.delivery import (
+    Attempt,
+    Channel,
+    ChannelName,
+    Outcome,
+    Parcel,
+    Receipt,
+    RetryPolicy,
+    Step,
+    channels,
+    deliver,
+    next_step,
+)
+from margin_tasks.pipeline.desk import dialogue
+from margin_tasks.pipeline.desk.log import append, calls_table, read_book
+from margin_tasks.pipeline.lake_access import lake
+from margin_tasks.pipeline.progress import say
+from margin_tasks.pipeline.run import Run
+from margin_tasks.pipeline.settings import Settings
+from margin_tasks.pipeline.workspace import Workspace
+from margin_tasks.warehouse.lake import Lake
+
+DOCUMENT = "notice"
+
+LEAST_TIME_TO_TRY = timedelta(hours=1)
+"""A notice is tried at least so long after its call was issued, also where the due time is nearer or has passed."""
+
+BATCH = 50
+"""Parcels that are recorded and sent together: what a killed process has to repeat at the most."""
+
+Clock = Callable[[], datetime]
+
+_ATTEMPTS = "select * from calls.deliveries where call_id in (select unnest($1)) order by recorded_at"
+_ACCOUNT = """
+select accounts.account_type, margins.initial_margin, margins.collateral_value, margins.rulebook_id
+from risk.account_margin as margins
+inner join raw.accounts as accounts using (run_id, account_id)
+where margins.run_id = $1 and margins.account_id = $2
+"""
+_NOTICE_TABLES = (
+    "margin_calls", "account_margin", "requirement_components", "position_values", "collateral_values", "scenarios",
+    "requirement_changes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered:
+    """How many parcels were sent now, and how many attempts failed."""
+
+    sent: int
+    failed: int
+
+
+def deliver_notices(here: Settings, *, clock: Clock) -> Delivered:
+    """Send what is due on the channels of the settings; ``clock`` gives naive UTC instants.
+
+    Raises:
+        MarginError: INVALID_REQUEST when a channel is not configured; LAKE_BUSY.
+    """
+    ways = channels(here.delivery())
+    receipts: list[Receipt] = []
+    left: set[str] = set()
+    while True:
+        claimed = _claim(here, ways, clock=clock, leave=left)
+        if not claimed:
+            break
+        left |= {each.call.terms.call_id for each in claimed}
+        ended = [attempt for each in claimed for attempt in _send(each, ways, clock=clock)]
+        _settle(here, claimed, ended, clock=clock)
+        receipts.extend(attempt.receipt for attempt in ended if attempt.receipt is not None)
+        say(f"  {len(receipts)} deliveries", waiting_for="delivering notices")
+    sent = sum(receipt.outcome is Outcome.SENT for receipt in receipts)
+    return Delivered(sent=sent, failed=len(receipts) - sent)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Claimed:
+    """A parcel that this process has recorded as being sent, on some channels."""
+
+    call: Call
+    parcel: Parcel
+    earlier: tuple[Attempt, ...]
+    claims: tuple[Attempt, ...]
+    policy: RetryPolicy
+
+
+def _claim(here: Settings, ways: Sequence[Channel], *, clock: Clock, leave: set[str]) -> list[_Claimed]:
+    """Record what is about to be sent, in one transaction; a channel that is given up is reported once."""
+    with lake(here, holder="delivery: claim") as opened:
+        book = read_book(opened)
+        wanted = [
+            call
+            for call in sorted(book.calls.values(), key=lambda call: call.terms.call_id)
+            if call.issued_at is not None and call.is_live and call.terms.call_id not in leave
+        ]
+        attempts = _attempts(opened, [call.terms.call_id for call in wanted])
+        claimed = []
+        for call in wanted:
+            parcel_id = parcel_identifier(call)
+            earlier = tuple(attempts.get(parcel_id, ()))
+            policy = _retry_policy(call)
+            due = [way for way in ways if _step(earlier, way.name, policy=policy, now=clock()) is Step.SEND]
+            if not due:
+                continue
+            started_at = _aware(clock())
+            claims = tuple(
+                Attempt(
+                    parcel_id=parcel_id,
+                    channel=way.name,
+                    number=1 + max((each.number for each in earlier if each.channel == way.name), default=0),
+                    started_at=started_at,
+                )
+                for way in due
+            )
+            claimed.append(
+                _Claimed(
+                    call=call,
+                    parcel=notice_parcel(here, opened, call),
+                    earlier=earlier,
+                    claims=claims,
+                    policy=policy,
+                )
+            )
+            if len(claimed) == BATCH:
+                break
+        if claimed:
+            rows = [_row(each.call, claim, phase="started") for each in claimed for claim in each.claims]
+            table = calls_table("deliveries", rows)
+            opened.record(schema="calls", tables={"deliveries": table}, author="delivery", message="notices claimed")
+        return claimed
+
+
+def _send(claimed: _Claimed, ways: Sequence[Channel], *, clock: Clock) -> list[Attempt]:
+    ended: list[Attempt] = []
+    names = {claim.channel for claim in claimed.claims}
+    deliver(
+        claimed.parcel,
+        channels=[way for way in ways if way.name in names],
+        attempts=claimed.earlier,
+        policy=claimed.policy,
+        now=lambda: _aware(clock()),
+        record=lambda attempt: ended.append(attempt) if attempt.receipt is not None else None,
+    )
+    return ended
+
+
+def _settle(here: Settings, claimed: Sequence[_Claimed], ended: Iterable[Attempt], *, clock: Clock) -> None:
+    """Record how the attempts ended, and in the log of the calls who was reached and which channel has failed."""
+    by_parcel = {each.parcel.parcel_id: each for each in claimed}
+    with lake(here, holder="delivery: settle") as opened:
+        book = read_book(opened, call_ids=[each.call.terms.call_id for each in claimed])
+        rows = []
+        for attempt in ended:
+            each = by_parcel[attempt.parcel_id]
+            rows.append(_row(each.call, attempt, phase="ended"))
+            _note(book, each, attempt, now=clock())
+        more = {"deliveries": calls_table("deliveries", rows)} if rows else None
+        append(opened, book, author="delivery", more=more)
+
+
+def _note(book: CallBook, claimed: _Claimed, attempt: Attempt, *, now: datetime) -> None:
+    receipt = attempt.receipt
+    if receipt is None:
+        return
+    tried = (*(each for each in claimed.earlier if each.channel == attempt.channel), attempt)
+    is_given_up = next_step(tried, policy=claimed.policy, now=_aware(now)).step is Step.GIVE_UP
+    if receipt.outcome is Outcome.SENT or is_given_up:
+        handling.note_delivery(
+            book,
+            claimed.call.terms.call_id,
+            is_sent=receipt.outcome is Outcome.SENT,
+            channel=attempt.channel.value,
+            reference=attempt.parcel_id,
+            detail=receipt.detail or None,
+            now=now,
+        )
+
+
+def _step(earlier: Iterable[Attempt], channel: ChannelName, *, policy: RetryPolicy, now: datetime) -> Step:
+    tried = [attempt for attempt in earlier if attempt.channel == channel]
+    return next_step(tried, policy=policy, now=_aware(now)).step
+
+
+def _retry_policy(call: Call) -> RetryPolicy:
+    issued_at = call.issued_at or call.due_at
+    return RetryPolicy(give_up_at=_aware(max(call.due_at, issued_at + LEAST_TIME_TO_TRY)))
+
+
+def _aware(instant: datetime) -> datetime:
+    return instant.replace(tzinfo=UTC)
+
+
+def _naive(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(tzinfo=None)
+
+
+# --- attempts in the lake --------------------------------------------------------------------------------------------
+
+
+def _row(call: Call, attempt: Attempt, *, phase: str) -> dict[str, Any]:
+    text = f"{attempt.parcel_id}|{attempt.channel.value}|{attempt.number}"
+    receipt = attempt.receipt
+    at = attempt.started_at if phase == "started" else attempt.ended_at or attempt.started_at
+    return {
+        "attempt_id": hashlib.sha256(text.encode()).hexdigest(),
+        "attempt_phase": phase,
+        "parcel_id": attempt.parcel_id,
+        "call_id": call.terms.call_id,
+        "document": DOCUMENT,
+        "delivery_channel": attempt.channel.value,
+        "attempt_number": attempt.number,
+        "delivery_outcome": None if receipt is None else receipt.outcome.value,
+        "delivery_detail": None if receipt is None else receipt.detail or None,
+        "event_reference": None if receipt is None else receipt.reference or None,
+        "recorded_at": _naive(at),
+        "run_id": call.terms.run_id,
+        "business_date": call.terms.business_date,
+        "session": call.terms.session,
+    }
+
+
+def _attempts(opened: Lake, call_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+    """Earlier attempts by parcel; one that has no end has no receipt."""
+    started: dict[tuple[str, str, int], dict[str, Any]] = {}
+    ended: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for row in opened.query(_ATTEMPTS, [list(call_ids)]).to_pylist():
+        key = (row["parcel_id"], row["delivery_channel"], row["attempt_number"])
+        (started if row["attempt_phase"] == "started" else ended)[key] = row
+    attempts: dict[str, list[Attempt]] = {}
+    for key in sorted(started):
+        parcel_id, channel, number = key
+        end = ended.get(key)
+        receipt = None if end is None else Receipt(
+            parcel_id=parcel_id,
+            channel=ChannelName(channel),
+            outcome=Outcome(end["delivery_outcome"]),
+            detail=end["delivery_detail"] or "",
+            reference=end["event_reference"] or "",
+        )  # fmt: skip
+        attempts.setdefault(parcel_id, []).append(
+            Attempt(
+                parcel_id=parcel_id,
+                channel=ChannelName(channel),
+                number=number,
+                started_at=_aware(started[key]["recorded_at"]),
+                ended_at=None if end is None else _aware(end["recorded_at"]),
+                receipt=receipt,
+            )
+        )
+    return attempts
+
+
+# --- parcels ---------------------------------------------------------------------------------------------------------
+
+
+def parcel_identifier(call: Call) -> str:
+    """The notice of a call: the same one has the same identifier, a new due time makes another one of it."""
+    from margin_tasks.reporting.notices import file_stem
+
+    stem = file_stem(call.terms.call_id)
+    return stem if call.due_at == call.terms.due_at else f"{stem}-due{call.due_at:%Y%m%d%H%M}"
+
+
+def notice_parcel(here: Settings, opened: Lake, call: Call) -> Parcel:
+    """Everything that tells a member of a call: page, letter, mail and tables, and the ISO 20022 request.
+
+    The documents are those that the run wrote. Where the call is due anew, or is a later version under the same
+    figures, they are written again with what is in force.
+    """
+    run = _run_of(here, call)
+    parcel_id = parcel_identifier(call)
+    if parcel_id == call.terms.computed_call_id:
+        files = _written(Workspace(here.home, run).notices, parcel_id)
+    else:
+        files = _rendered(here, opened, call, run=run, stem=parcel_id)
+    mail = files.pop(f"{parcel_id}.eml")
+    [account] = opened.query(_ACCOUNT, [call.terms.run_id, call.terms.account_id]).to_pylist()
+    files[f"{parcel_id}-colr.003.xml"] = dialogue.request_of(
+        call,
+        account=account,
+        policy=call_policy_in_force(call.terms.business_date),
+        cut_off_at=run.cut_off_at,
+    )
+    headers = message_from_bytes(mail, policy=mail_policy)
+    return Parcel(
+        parcel_id=parcel_id,
+        recipient=headers["To"].addresses[0].addr_spec,
+        subject=str(headers["Subject"]),
+        mail=mail,
+        files=files,
+        folder=f"{run.business_date.isoformat()}/{run.session}/{run.run_id}",
+    )
+
+
+def _run_of(here: Settings, call: Call) -> Run:
+    terms = call.terms
+    path = here.home / "runs" / terms.business_date.isoformat() / terms.session / terms.run_id / "run.json"
+    if not path.is_file():
+        raise MarginError(
+            FailureReason.NOT_FOUND,
+            f"call {terms.call_id}: the workspace of run {terms.run_id} is not under {here.home}",
+        )
+    return Run.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _written(folder: Path, stem: str) -> dict[str, bytes]:
+    names = (f"{stem}{ending}" for ending in (".eml", ".html", ".pdf"))
+    tables = (path.name for path in folder.glob(f"{stem}-*.csv"))
+    return {name: (folder / name).read_bytes() for name in (*names, *sorted(tables))}
+
+
+def _rendered(here: Settings, opened: Lake, call: Call, *, run: Run, stem: str) -> dict[str, bytes]:
+    from margin_tasks.pipeline.report_context import report_context
+    from margin_tasks.reporting.notices import render_notices
+    from margin_tasks.reporting.writer import notice_files
+
+    tables = {
+        **{name: from_arrow(_rows(opened, "raw", name, run), FEEDS[name]) for name in ("members", "accounts")},
+        **{name: from_arrow(_rows(opened, "risk", name, run), RISK[name]) for name in _NOTICE_TABLES},
+    }
+    computed = tables["margin_calls"]
+    computed = computed[computed["call_id"] == call.terms.computed_call_id]
+    # The file names follow from the identifier, so that two notices of one call never share a file.
+    tables["margin_calls"] = computed.assign(call_id=stem, due_at=call.due_at).astype({"due_at": "datetime64[us]"})
+    [notice] = render_notices(context=report_context(here, run), tables=tables)
+    return dict(notice_files(notice))
+
+
+def _rows(opened: Lake, schema: str, name: str, run: Run) -> Any:
+    registry = FEEDS if schema == "raw" else RISK
+    columns = list(registry[name].column_names)
+    return opened.run_rows(run.run_id, schema=schema, table=name).select(columns)

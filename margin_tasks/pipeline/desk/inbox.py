@@ -1,0 +1,241 @@
+"""The inbox: payments that the settlement bank reports, and what members answer, as files in folders.
+
+```
+<home>/calls/inbox/bank/*.csv               payments: payment_id,account_id,member_id,call_id,currency,amount,paid_at
+<home>/calls/inbox/members/<member>/*.csv   answers: call_id,reply,amount,currency,reason,replied_at
+<home>/calls/inbox/members/<member>/*.xml   answers as ISO 20022 colr.004, colr.007 or colr.009
+<home>/calls/archive/<day>/<hash>-<name>    what was taken up, as it came
+```
+
+Who may write to a member's folder is that member: the folder, not what a file says, tells who answers. A file is
+written under another name, or outside, and moved in whole; names that begin with a dot are not looked at.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from margin_tasks.calls.handling import BANK_ACTOR, IncomingPayment, IncomingReply, RefusedFile, ReplyKind
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pipeline.settings import Settings
+
+PAYMENT_COLUMNS = ("payment_id", "account_id", "member_id", "call_id", "currency", "amount", "paid_at")
+REPLY_COLUMNS = ("call_id", "reply", "amount", "currency", "reason", "replied_at")
+
+LARGEST_FILE = 1 << 20
+"""Bytes; a larger file is refused unread."""
+
+_LARGEST_AMOUNT = Decimal(10) ** 15
+_LONGEST_TEXT = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrived:
+    """One file and what it says; ``refusals`` hold what of it cannot be read."""
+
+    path: Path
+    sha256: str
+    payments: tuple[IncomingPayment, ...] = ()
+    replies: tuple[IncomingReply, ...] = ()
+    refusals: tuple[RefusedFile, ...] = ()
+
+    @property
+    def call_ids(self) -> tuple[str, ...]:
+        """Calls that the file names."""
+        stated = (*(payment.call_id for payment in self.payments), *(reply.call_id for reply in self.replies))
+        return tuple(call_id for call_id in stated if call_id)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Payments and answers in the file."""
+        return (
+            *(payment.payment_id for payment in self.payments),
+            *(reply.reply_id for reply in self.replies),
+            *(refusal.reference for refusal in self.refusals),
+        )
+
+
+def folder(here: Settings) -> Path:
+    """Where files arrive."""
+    return here.home / "calls" / "inbox"
+
+
+def read(here: Settings) -> list[Arrived]:
+    """Read what lies in the inbox, in the order of names; nothing is moved."""
+    root = folder(here)
+    arrived = [_read_file(path, sender=None) for path in _files(root / "bank")]
+    members = sorted(path for path in (root / "members").glob("*") if path.is_dir())
+    for member in members:
+        arrived.extend(_read_file(path, sender=member.name) for path in _files(member))
+    return arrived
+
+
+def put_away(here: Settings, arrived: Arrived) -> None:
+    """Move a file that was taken up into the archive; one of the same content is there once."""
+    if not arrived.path.exists():
+        return  # another desk was faster
+    target = here.home / "calls" / "archive" / arrived.sha256[:2] / f"{arrived.sha256}-{arrived.path.name}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(arrived.path, target)
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(path for path in place.glob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def _read_file(path: Path, *, sender: str | None) -> Arrived:
+    """``sender`` is a member, or None for the bank."""
+    arrived_at = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
+    sha256 = _sha256(path)
+    reader: Callable[[Path, str, str | None, datetime], tuple[Any, ...]] = (
+        _read_messages if path.suffix.lower() == ".xml" and sender is not None else _read_rows
+    )
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise MarginError(
+                FailureReason.FILE_UNREADABLE, f"{path.name} is larger than {LARGEST_FILE:,} bytes and was not read"
+            )
+        payments, replies, refusals = reader(path, sha256, sender, arrived_at)
+    except MarginError as error:
+        payments, replies = (), ()
+        refusals = (_refused(f"{error.reason}: {error.message}", sha256, sender=sender, arrived_at=arrived_at),)
+    return Arrived(path=path, sha256=sha256, payments=payments, replies=replies, refusals=refusals)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _refused(reason: str, reference: str, *, sender: str | None, arrived_at: datetime) -> RefusedFile:
+    return RefusedFile(
+        reference=reference,
+        actor=BANK_ACTOR if sender is None else f"member {sender}",
+        reason=reason[:1000],
+        is_money=sender is None,
+        arrived_at=arrived_at,
+    )
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _read_rows(path: Path, sha256: str, sender: str | None, arrived_at: datetime) -> tuple[Any, ...]:
+    columns = PAYMENT_COLUMNS if sender is None else REPLY_COLUMNS
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MarginError(FailureReason.FILE_UNREADABLE, f"{path.name} is no CSV in UTF-8: {error}") from None
+    header = tuple(next(csv.reader(io.StringIO(text)), ()))
+    if header != columns:
+        raise MarginError(
+            FailureReason.HEADER_MISMATCH,
+            f"{path.name}: the columns must be {','.join(columns)}, not {','.join(header)}",
+        )
+    payments: list[IncomingPayment] = []
+    replies: list[IncomingReply] = []
+    refusals: list[RefusedFile] = []
+    for line, row in enumerate(rows, start=2):
+        reference = f"{sha256[:32]}-{line}"
+        try:
+            if sender is None:
+                payments.append(_payment(row))
+            else:
+                replies.append(_reply(row, reference=reference, sender=sender, arrived_at=arrived_at))
+        except MarginError as error:
+            reason = f"{path.name} line {line}: {error.message}"
+            refusals.append(_refused(reason, reference, sender=sender, arrived_at=arrived_at))
+    return tuple(payments), tuple(replies), tuple(refusals)
+
+
+def _payment(row: Mapping[str, Any]) -> IncomingPayment:
+    return IncomingPayment(
+        payment_id=_text(row, "payment_id", is_needed=True) or "",
+        account_id=_text(row, "account_id"),
+        member_id=_text(row, "member_id"),
+        call_id=_text(row, "call_id"),
+        currency=_text(row, "currency", is_needed=True) or "",
+        amount=amount_of(row.get("amount"), is_needed=True) or Decimal(0),
+        paid_at=_instant(row, "paid_at"),
+    )
+
+
+def _reply(row: Mapping[str, Any], *, reference: str, sender: str, arrived_at: datetime) -> IncomingReply:
+    said = _text(row, "reply", is_needed=True)
+    if said not in {kind.value for kind in ReplyKind}:
+        raise _invalid(f"reply {said!r} is not one of {', '.join(kind.value for kind in ReplyKind)}")
+    return IncomingReply(
+        reply_id=reference,
+        kind=ReplyKind(said),
+        call_id=_text(row, "call_id", is_needed=True) or "",
+        member_id=sender,
+        # What a member states cannot make an answer earlier than it came.
+        replied_at=max(arrived_at, _instant(row, "replied_at")) if row.get("replied_at") else arrived_at,
+        amount=amount_of(row.get("amount")),
+        currency=_text(row, "currency"),
+        reason=_text(row, "reason"),
+    )
+
+
+def amount_of(text: str | None, *, is_needed: bool = False) -> Decimal | None:
+    """An amount that money can have: finite, of at most eight decimals and below a quadrillion.
+
+    Raises:
+        MarginError: INVALID_REQUEST, saying what is wrong.
+    """
+    if not text or not text.strip():
+        if is_needed:
+            raise _invalid("amount is empty")
+        return None
+    try:
+        amount = Decimal(text.strip())
+    except InvalidOperation:
+        raise _invalid(f"amount {text[:40]!r} is no number") from None
+    if not amount.is_finite() or abs(amount) >= _LARGEST_AMOUNT:
+        raise _invalid(f"amount {text[:40]!r} is no amount of money")
+    if amount != amount.quantize(Decimal("1E-8")):
+        raise _invalid(f"amount {text[:40]!r} has more than eight decimals")
+    return amount
+
+
+def _text(row: Mapping[str, Any], name: str, *, is_needed: bool = False) -> str | None:
+    value = row.get(name)
+    text = value.strip() if isinstance(value, str) else ""
+    if is_needed and not text:
+        raise _invalid(f"{name} is empty")
+    if len(text) > _LONGEST_TEXT or not text.isprintable():
+        raise _invalid(f"{name} is longer than {_LONGEST_TEXT} characters or holds control characters")
+    return text or None
+
+
+def _instant(row: Mapping[str, Any], name: str) -> datetime:
+    text = _text(row, name, is_needed=True) or ""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise _invalid(f"{name} {text!r} is no instant: write 2026-02-06T14:00:00Z") from None
+    return instant if instant.tzinfo is None else instant.astimezone(UTC).replace(tzinfo=None)
+
+
+def _invalid(message: str) -> MarginError:
+    return MarginError(FailureReason.INVALID_REQUEST, message)
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def _read_messages(path: Path, sha256: str, sender: str | None, arrived_at: datetime) -> tuple[Any, ...]:
+    from margin_tasks.messages import parse
+    from margin_tasks.pipeline.desk.dialogue import replies_of
+
+    return (), replies_of(parse(path), reference=sha256, sender=sender or "", replied_at=arrived_at), ()
