@@ -61,6 +61,10 @@ UNSTATED_TOLERANCES = {
     "crypto/marginfi_health_liquidation": Tolerance(absolute=0.005),
     "crypto/binance_usdm_liquidation_price": Tolerance(absolute=0.005),
     "crypto/rebalance_to_maintenance_small": Tolerance(absolute=0.005),
+    # Whole dollars: the half cent that the methodology "regulatory", clarification R14, gives to margin calls.
+    "tradfi/margin_call_examples": Tolerance(absolute=0.005),
+    # R14: exact.
+    "regulatory/bitemporal_as_of": Tolerance(absolute=0.0),
 }
 
 
