@@ -213,6 +213,8 @@ class _Reader:
         rule = next(rule for rule in rules if rule.role == "Wildcard")
         if len(element) != 1:
             raise invalid("exactly one element is expected inside", element=path, line=element.sourceline)
+        for inner in element.iter(f"{{{self._namespace}}}Document"):
+            raise invalid("a document stands inside another", element=path, line=inner.sourceline)
         values[rule.attribute] = _any_element(element[0])
         seen[rule.attribute] = [element[0].sourceline]
 

@@ -101,6 +101,11 @@ def test_schema_hints_are_not_followed() -> None:
     assert "unknown attribute" in str(error)
 
 
+def test_a_document_inside_supplementary_data_is_refused() -> None:
+    inner = "<SplmtryData><Envlp><x><Document/></x></Envlp></SplmtryData></MrgnCallRspn>"
+    assert "a document stands inside another" in str(refused(changed("</MrgnCallRspn>", inner)))
+
+
 def test_xinclude_is_an_unknown_element() -> None:
     include = '<xi:include xmlns:xi="http://www.w3.org/2001/XInclude" href="file:///etc/passwd"/><TxId>'
     error = refused(changed("<TxId>", include))
