@@ -13,11 +13,14 @@ from margin_tasks.rulebooks.house_es.charges import (
     correlation_break,
     expected_shortfall,
     liquidity_factor,
+    loss_shape,
     model_risk,
     offset_cap,
     parametric_tail,
     tail_scenarios,
+    window_excess,
     wing_add_on,
+    worst_loss,
 )
 from margin_tasks.rulebooks.house_es.parameters import CorrelationBreak, Liquidity, ModelRisk, definition
 from margin_tasks.rulebooks.house_es.requirement import requirement
@@ -59,16 +62,21 @@ def test_correlation_break_lies_within_its_bounds():
     calm, wild = np.zeros((1, 100)), np.zeros((1, 100))
     wild[0, 50:] = np.linspace(-100.0, 100.0, 50)
     market = np.array([40.0])
-    assert correlation_break(rules, calm, market_risk=market, confidence=0.99).tolist() == [2.0]
+
+    def add_on(outcome: np.ndarray) -> list[float]:
+        return correlation_break(rules, window_excess(rules, outcome, confidence=0.99), market_risk=market).tolist()
+
+    assert add_on(calm) == [2.0]
     whole = np.quantile(-wild[0], 0.99)
     excess = np.quantile(-wild[0, 50:], 0.99) - whole
-    assert correlation_break(rules, wild, market_risk=market, confidence=0.99).tolist() == pytest.approx([excess])
-    assert correlation_break(rules, 100.0 * wild, market_risk=market, confidence=0.99).tolist() == [20.0]
+    assert add_on(wild) == pytest.approx([excess])
+    assert add_on(100.0 * wild) == [20.0]
 
 
 def test_wing_is_what_the_weighted_extreme_exceeds_market_risk_by():
     extreme = np.array([[-1000.0, 200.0], [50.0, 10.0]])
-    assert wing_add_on(extreme, weight=0.35, market_risk=np.array([100.0, 0.0])).tolist() == [250.0, 0.0]
+    add_on = wing_add_on(worst_loss(extreme), weight=0.35, market_risk=np.array([100.0, 0.0]))
+    assert add_on.tolist() == [250.0, 0.0]
 
 
 def test_liquidity_factor_goes_on_beyond_its_table():
@@ -81,7 +89,7 @@ def test_cornish_fisher_is_used_only_inside_its_domain():
     rules = ModelRisk(buffer=0.05, parametric_share=1.0, most_degrees=30.0)
     evenly = np.arange(1, 2000) / 2000
     outcomes = np.stack([student.ppf(evenly, 10), np.exp(1.5 * student.ppf(evenly, 10)), 2.0 * evenly - 1.0])
-    tail = parametric_tail(rules, outcomes, confidence=0.99)
+    tail = parametric_tail(rules, loss_shape(outcomes), confidence=0.99)
     # Fat tails are inside, a strong skew is outside, and so are tails thinner than normal.
     assert tail.is_expanded.tolist() == [True, False, False]
     _, _, kurtosis = moments(-outcomes)

@@ -230,7 +230,7 @@ def test_accounts_do_not_depend_on_each_other_nor_on_order():
 def test_parts_of_any_size_give_the_same_bits(monkeypatch: pytest.MonkeyPatch):
     accounts = {f"A{number}": {books.PERPETUAL: 1 + number, books.ETHER_CALL: -number or 1} for number in range(9)}
     whole = margined(accounts)
-    monkeypatch.setattr("margin_tasks.rulebooks.house_es.methodology._ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("margin_tasks.rulebooks.house_es.tails._ACCOUNTS_OF_TASK", 2)
     assert margined(accounts).initial_units.tolist() == whole.initial_units.tolist()
 
 

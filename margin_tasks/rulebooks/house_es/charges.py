@@ -52,11 +52,12 @@ def offset_cap(total: ArrayLike, portfolio: ArrayLike, *, cap: float, is_riskles
 
 def expected_shortfall(outcome: FloatArray, *, confidence: float) -> FloatArray:
     """Mean of the worst (1 - confidence) of the scenarios, the last counted in part, never negative: shape (A,)."""
-    size = tail_size(outcome.shape[1], confidence=confidence)
-    reached = int(np.ceil(size))
-    worst = np.sort(np.partition(outcome, reached - 1, axis=1)[:, :reached], axis=1)
-    # Row by row: a matrix product may round a row differently by how many stand beside it.
-    mean: FloatArray = (worst * _counted(size)).sum(axis=1)
+    counted = tail_weights(outcome.shape[1], confidence=confidence)
+    worst = np.sort(np.partition(outcome, len(counted) - 1, axis=1)[:, : len(counted)], axis=1)
+    # From the worst to the mildest, row by row: nothing else shows in the last digit.
+    mean = np.zeros(len(outcome))
+    for column, weight in zip(worst.T, counted, strict=True):
+        mean = mean + weight * column
     return np.maximum(-mean, 0.0)
 
 
@@ -89,23 +90,25 @@ class TailScenarios(NamedTuple):
 
 def tail_scenarios(outcome: FloatArray, *, confidence: float) -> TailScenarios:
     """Which scenarios make the expected shortfall, so that it can be attributed: weight x outcome adds up to it."""
-    size = tail_size(outcome.shape[1], confidence=confidence)
-    worst = np.argsort(outcome, axis=1, kind="stable")[:, : int(np.ceil(size))]
-    counted = _counted(size)
+    counted = tail_weights(outcome.shape[1], confidence=confidence)
+    worst = np.argsort(outcome, axis=1, kind="stable")[:, : len(counted)]
     is_losing = (np.take_along_axis(outcome, worst, axis=1) * counted).sum(axis=1) < 0.0
     return TailScenarios(worst, np.where(is_losing[:, None], counted, 0.0))
 
 
-def _counted(size: float) -> FloatArray:
-    """Weights of the worst scenarios, the worst first: shape (K,), adding up to 1."""
-    counted: FloatArray = np.clip(size - np.arange(int(np.ceil(size)), dtype=np.float64), 0.0, 1.0) / size
-    return counted
+def tail_weights(scenarios: int, *, confidence: float) -> FloatArray:
+    """Weights of the worst scenarios, the worst first: shape (K,), adding up to 1.
+
+    Raises:
+        MarginError: as :func:`tail_size`.
+    """
+    size = tail_size(scenarios, confidence=confidence)
+    weights: FloatArray = np.clip(size - np.arange(int(np.ceil(size)), dtype=np.float64), 0.0, 1.0) / size
+    return weights
 
 
-def correlation_break(
-    rules: CorrelationBreak, outcome: FloatArray, *, market_risk: FloatArray, confidence: float
-) -> FloatArray:
-    """Root mean square of what the quantile of a window exceeds that of the whole history by, within bounds.
+def window_excess(rules: CorrelationBreak, outcome: FloatArray, *, confidence: float) -> FloatArray:
+    """Root mean square of what the quantile of a window exceeds that of the whole history by: shape (A,).
 
     Only windows whose quantile is larger count; a history shorter than a window has none. Source: Eurex Prisma.
     """
@@ -116,15 +119,26 @@ def correlation_break(
         excess = np.quantile(-outcome[:, start : start + rules.window], confidence, axis=1) - whole
         squares += np.where(excess > 0.0, excess**2, 0.0)
         count += excess > 0.0
-    mean_excess = np.sqrt(np.divide(squares, count, out=np.zeros_like(squares), where=count > 0.0))
-    bounded: FloatArray = np.clip(rules.kappa * mean_excess, rules.lower * market_risk, rules.upper * market_risk)
+    mean_excess: FloatArray = np.sqrt(np.divide(squares, count, out=np.zeros_like(squares), where=count > 0.0))
+    return mean_excess
+
+
+def correlation_break(rules: CorrelationBreak, excess: FloatArray, *, market_risk: FloatArray) -> FloatArray:
+    """Multiple of the windows' excess, within bounds. Source: Eurex Prisma."""
+    bounded: FloatArray = np.clip(rules.kappa * excess, rules.lower * market_risk, rules.upper * market_risk)
     return bounded
 
 
-def wing_add_on(extreme_outcome: FloatArray, *, weight: float, market_risk: FloatArray) -> FloatArray:
-    """What the weighted worst extreme outcome exceeds the market risk by: gamma and wings of short options."""
-    worst: FloatArray = np.maximum(-extreme_outcome.min(axis=1, initial=0.0), 0.0)
-    return np.maximum(weight * worst - market_risk, 0.0)
+def worst_loss(outcome: FloatArray) -> FloatArray:
+    """Loss in the worst scenario, never negative: shape (A,)."""
+    worst: FloatArray = np.maximum(-outcome.min(axis=1, initial=0.0), 0.0)
+    return worst
+
+
+def wing_add_on(extreme_loss: FloatArray, *, weight: float, market_risk: FloatArray) -> FloatArray:
+    """What the weighted worst extreme loss exceeds the market risk by: gamma and wings of short options."""
+    add_on: FloatArray = np.maximum(weight * extreme_loss - market_risk, 0.0)
+    return add_on
 
 
 def liquidity_factor(rules: Liquidity, volume_share: FloatArray) -> FloatArray:
@@ -134,6 +148,20 @@ def liquidity_factor(rules: Liquidity, volume_share: FloatArray) -> FloatArray:
     beyond = np.maximum(volume_share - shares[-1], 0.0)
     factor: FloatArray = np.interp(volume_share, shares, factors) + slope * beyond
     return factor
+
+
+class LossShape(NamedTuple):
+    """Mean, standard deviation, skewness and excess kurtosis of losses, arrays of shape (A,)."""
+
+    mean: FloatArray
+    deviation: FloatArray
+    skewness: FloatArray
+    kurtosis: FloatArray
+
+
+def loss_shape(outcome: FloatArray) -> LossShape:
+    """Shape of the losses in all scenarios."""
+    return LossShape(-outcome.mean(axis=1), *moments(-outcome))
 
 
 class ParametricTail(NamedTuple):
@@ -149,20 +177,18 @@ class ParametricTail(NamedTuple):
     expected_shortfall: FloatArray
 
 
-def parametric_tail(rules: ModelRisk, outcome: FloatArray, *, confidence: float) -> ParametricTail:
-    """Tail that deviation, skewness and kurtosis of the outcomes state."""
-    losses = -outcome
-    deviation, skewness, kurtosis = moments(losses)
-    mean = losses.mean(axis=1)
-    degrees = student_degrees(kurtosis, most=rules.most_degrees)
-    fat = student_tail(confidence, degrees=degrees, volatility=deviation)
-    is_expanded = is_in_cornish_fisher_domain(skewness, kurtosis)
-    expanded = deviation * cornish_fisher_quantile(confidence, skewness=skewness, excess_kurtosis=kurtosis)
+def parametric_tail(rules: ModelRisk, losses: LossShape, *, confidence: float) -> ParametricTail:
+    """Tail that mean, deviation, skewness and kurtosis of the losses state."""
+    degrees = student_degrees(losses.kurtosis, most=rules.most_degrees)
+    fat = student_tail(confidence, degrees=degrees, volatility=losses.deviation)
+    is_expanded = is_in_cornish_fisher_domain(losses.skewness, losses.kurtosis)
+    quantile = cornish_fisher_quantile(confidence, skewness=losses.skewness, excess_kurtosis=losses.kurtosis)
+    expanded = losses.deviation * quantile
     return ParametricTail(
         degrees=degrees,
         is_expanded=is_expanded,
-        value_at_risk=np.maximum(mean + np.where(is_expanded, expanded, fat.value_at_risk), 0.0),
-        expected_shortfall=np.maximum(mean + fat.expected_shortfall, 0.0),
+        value_at_risk=np.maximum(losses.mean + np.where(is_expanded, expanded, fat.value_at_risk), 0.0),
+        expected_shortfall=np.maximum(losses.mean + fat.expected_shortfall, 0.0),
     )
 
 

@@ -28,13 +28,14 @@ from margin_tasks.rulebooks.exposure import Exposure, parameter_of
 from margin_tasks.rulebooks.grouped_positions import rank, starts
 from margin_tasks.rulebooks.house_es.parameters import HouseRules, definition
 from margin_tasks.rulebooks.house_es.requirement import (
-    ContractShortfall,
     HouseRequirement,
     RiskInputs,
     contract_shortfall,
-    requirement,
+    held_positions,
+    requirement_of,
 )
 from margin_tasks.rulebooks.house_es.scenarios import JointScenarios, joint_scenarios
+from margin_tasks.rulebooks.house_es.tails import ContractShortfall, Holdings
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology
 from margin_tasks.scenarios.definition import Definition, Fraction, NotNegative, Positive
 from margin_tasks.scenarios.historical import historical_returns
@@ -51,8 +52,6 @@ COMPONENTS = (
     "liquidity",
     "model_risk",
 )
-# Accounts, and underlyings of accounts, whose outcomes are held at a time.
-_ROWS_AT_ONCE = 4_000
 
 
 class VolatilityResponse(Definition):
@@ -166,7 +165,17 @@ class HouseEsMethodology(Methodology):
         """The components of the model, what initial margin adds, and what floors by instrument add."""
         amounts = np.zeros((len(COMPONENTS) + 2, exposure.sets))
         if prepared is not None and len(exposure.book):
-            parts = [self._amounts(exposure, prepared, direction) for direction in prepared.directions]
+            book = exposure.book
+            held = held_positions(
+                prepared.directions[0].inputs,
+                book=Book(
+                    account=exposure.set_of,
+                    instrument=prepared.row[book.instrument],
+                    quantity_units=book.quantity_units,
+                ),
+                accounts=exposure.sets,
+            )
+            parts = [self._amounts(exposure, held, direction) for direction in prepared.directions]
             rising, falling = (part[: len(COMPONENTS)].sum(axis=0) for part in parts)
             amounts = np.where(falling > rising, parts[1], parts[0])
         *components, maintenance_floor, initial_floor = amounts
@@ -284,29 +293,17 @@ class HouseEsMethodology(Methodology):
         rise = np.minimum(response.rise + response.rise_per_move * np.abs(scenarios.price_move), response.most)
         return replace(scenarios, volatility_move=rise if is_rising else np.full(len(scenarios), -response.fall))
 
-    def _amounts(self, exposure: Exposure, prepared: PreparedHouse, direction: Direction) -> FloatArray:
+    def _amounts(self, exposure: Exposure, held: Holdings, direction: Direction) -> FloatArray:
         """Components, maintenance floor and initial floor of every netting set, shape (C + 2, N), USD."""
-        amounts = np.zeros((len(COMPONENTS) + 2, exposure.sets))
-        names = exposure.set_account.astype(object)
-        book = exposure.book
-        # Sums do not depend on the order in which positions are stated.
-        order = np.lexsort((book.instrument, exposure.set_of))
-        for sets, part in _parts(exposure, exposure.set_of[order]):
-            positions = order[part]
-            result = requirement(
+        return _stacked(
+            requirement_of(
                 self.rules,
                 inputs=direction.inputs,
-                book=Book(
-                    account=exposure.set_of[positions] - sets.start,
-                    instrument=prepared.row[book.instrument[positions]],
-                    quantity_units=book.quantity_units[positions],
-                ),
-                account_id=names[sets],
+                held=held,
+                account_id=exposure.set_account.astype(object),
                 of_contracts=direction.of_contracts,
-                is_attributed=False,
             )
-            amounts[:, sets] = _stacked(result)
-        return amounts
+        )
 
 
 def _stacked(result: HouseRequirement) -> FloatArray:
@@ -331,22 +328,6 @@ def _charge(component: str, *, initial: FloatArray, maintenance: FloatArray) -> 
         initial_units=to_units(initial, what=component),
         maintenance_units=to_units(maintenance, what=component),
     )
-
-
-def _parts(exposure: Exposure, sorted_set_of: IntArray) -> list[tuple[slice, slice]]:
-    """Netting sets, and their positions once these are sorted by netting set, in parts that bound the memory."""
-    instrument = exposure.book.instrument
-    underlying = exposure.instruments.underlying_index[instrument]
-    width = max(len(exposure.instruments.underlyings), 1)
-    held = np.unique(exposure.set_of * width + underlying) // width
-    rows = np.cumsum(1 + np.bincount(held, minlength=exposure.sets))
-    cuts = np.flatnonzero(np.diff(rows // _ROWS_AT_ONCE)) + 1
-    bounds = [0, *cuts.tolist(), exposure.sets]
-    starts = np.searchsorted(sorted_set_of, bounds)
-    return [
-        (slice(first, last), slice(int(start), int(stop)))
-        for first, last, start, stop in zip(bounds, bounds[1:], starts, starts[1:], strict=False)
-    ]
 
 
 def _common_closes(market: MarginedMarket, *, rules: HouseRules, latest_close_days: int) -> pd.DataFrame:
