@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import DAYS_PER_YEAR, FloatArray
 from margin_tasks.pricing.instruments import Instruments, IntArray, TextArray
-from margin_tasks.risk.amounts import sum_units, to_units
+from margin_tasks.risk.amount_kernels import sum_units_fast, to_units_fast
 from margin_tasks.risk.arrays import ScenarioModel, scenario_pnl_per_contract
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure, parameter_of
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology, no_name
+from margin_tasks.rulebooks.ordering import groups_by
 from margin_tasks.rulebooks.span import parameters as span
 from margin_tasks.rulebooks.span.columns import SpanContracts, SpanParameters, SpanPortfolios, SpanPositions
 from margin_tasks.rulebooks.span.requirement import CommodityRisk, span_requirement
@@ -343,7 +344,8 @@ def _sets_of(risk: CommodityRisk, *, exposure: Exposure, portfolio: IntArray) ->
     """Netting set of every row of the result: that of the positions in it."""
     width = len(exposure.instruments.underlyings)
     underlying = exposure.instruments.underlying_index[exposure.book.instrument]
-    key, first = np.unique(portfolio * width + underlying, return_index=True)
+    first = groups_by(portfolio, underlying).first
+    key = portfolio[first] * width + underlying[first]
     set_of: IntArray = exposure.set_of[first[np.searchsorted(key, risk.portfolio * width + risk.commodity)]]
     return set_of
 
@@ -352,7 +354,7 @@ def _parts(risk: CommodityRisk, *, multiple: float, set_of: IntArray, sets: int)
     """Components in units by netting set, which add up to the larger of risk and short option minimum."""
 
     def by_set(amounts: FloatArray, what: str) -> IntArray:
-        return sum_units(to_units(amounts * multiple, what=what), group=set_of, groups=sets, what=what)
+        return sum_units_fast(to_units_fast(amounts * multiple, what=what), group=set_of, groups=sets, what=what)
 
     scan = by_set(risk.scan, SCAN_RISK)
     intra = by_set(risk.intra, INTRA_COMMODITY_SPREAD)

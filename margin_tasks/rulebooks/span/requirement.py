@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray, TextArray
 from margin_tasks.risk.scan import ScanSplit, scan_split
+from margin_tasks.rulebooks.ordering import changes, groups_by, starts
+from margin_tasks.rulebooks.run_sums import weighted_runs
 from margin_tasks.rulebooks.span.columns import (
     BoolArray,
     SpanContracts,
@@ -190,31 +193,31 @@ def span_requirement(
     most = np.minimum(requirement, maintenance)
     available = np.where(is_limited[cells.commodity], np.minimum(cells.option_value, most), cells.option_value)
     # A target that nobody holds owes for the legs that were merged into it.
-    is_shown = cells.is_held | (scan.gross_delta > 0.0) | (scan.worst_loss > 0.0)
+    shown = np.flatnonzero(cells.is_held | (scan.gross_delta > 0.0) | (scan.worst_loss > 0.0))
     commodities = CommodityRisk(
-        portfolio=cells.book[is_shown] // 2,
-        commodity=cells.commodity[is_shown],
-        side=_sides(cells, portfolios)[is_shown],
-        worst_loss=scan.worst_loss[is_shown],
-        active_scenario=scan.active_scenario[is_shown],
-        scan=scan_risk[is_shown],
-        time_risk=scan.time_risk[is_shown],
-        volatility_risk=scan.volatility_risk[is_shown],
-        price_risk=scan.price_risk[is_shown],
-        net_delta=scan.net_delta[is_shown],
-        weighted_price_risk=price_risk[is_shown],
-        intra_spreads=intra.spreads[is_shown],
-        intra=intra.charge[is_shown],
-        delivery=intra.delivery[is_shown],
-        inter=inter[is_shown],
-        inter_exchange=inter_exchange[is_shown],
-        short_option_minimum=minimum[is_shown],
-        option_value=cells.option_value[is_shown],
-        available_option_value=available[is_shown],
-        risk=risk[is_shown],
-        requirement=requirement[is_shown],
-        maintenance=maintenance[is_shown],
-        initial=initial[is_shown],
+        portfolio=cells.book[shown] // 2,
+        commodity=cells.commodity[shown],
+        side=_sides(cells, portfolios)[shown],
+        worst_loss=scan.worst_loss[shown],
+        active_scenario=scan.active_scenario[shown],
+        scan=scan_risk[shown],
+        time_risk=scan.time_risk[shown],
+        volatility_risk=scan.volatility_risk[shown],
+        price_risk=scan.price_risk[shown],
+        net_delta=scan.net_delta[shown],
+        weighted_price_risk=price_risk[shown],
+        intra_spreads=intra.spreads[shown],
+        intra=intra.charge[shown],
+        delivery=intra.delivery[shown],
+        inter=inter[shown],
+        inter_exchange=inter_exchange[shown],
+        short_option_minimum=minimum[shown],
+        option_value=cells.option_value[shown],
+        available_option_value=available[shown],
+        risk=risk[shown],
+        requirement=requirement[shown],
+        maintenance=maintenance[shown],
+        initial=initial[shown],
     )
     return SpanRequirement(
         commodities=commodities,
@@ -286,21 +289,22 @@ def _cells(positions: SpanPositions, *, portfolios: SpanPortfolios, parameters: 
     index, commodity_of = parameters.row_of, parameters.commodity_of
     is_short_side = portfolios.is_gross[positions.portfolio] & (positions.quantity < 0.0)
     book = positions.portfolio * 2 + is_short_side
-    keys, row = np.unique(book * max(len(commodity_of), 1) + positions.contract, return_inverse=True)
-    quantity = sum_by(row, positions.quantity, size=len(keys))
+    netted = groups_by(book, positions.contract)
+    quantity = sum_by(netted.of_row, positions.quantity, size=len(netted))
     # What binary fractions leave of a position that was closed is no position.
-    is_open = np.abs(quantity) > FLAT * sum_by(row, np.abs(positions.quantity), size=len(keys))
-    keys, quantity = keys[is_open], quantity[is_open]
-    netted_book, contract = np.divmod(keys, max(len(commodity_of), 1))
-    cell_key = netted_book * count + commodity_of[contract]
-    held = np.unique(cell_key)
+    is_open = np.abs(quantity) > FLAT * sum_by(netted.of_row, np.abs(positions.quantity), size=len(netted))
+    first, quantity = netted.first[is_open], quantity[is_open]
+    netted_book, contract = book[first], positions.contract[first]
+    of_commodity = commodity_of[contract]
+    cells = groups_by(netted_book, of_commodity)
+    held = netted_book[cells.first] * count + of_commodity[cells.first]
     # A target that nobody holds may still receive the arrays of the legs of a scanning-based spread.
-    books = np.unique(netted_book[~portfolios.is_gross[netted_book // 2]])
-    targets = [
-        books * count + index[spread.target] for spread in parameters.scanning_spreads if not spread.is_target_required
-    ]
-    cell_keys = np.unique(np.concatenate([held, *targets]))
-    cell_of = np.searchsorted(cell_keys, cell_key)
+    targets = [index[spread.target] for spread in parameters.scanning_spreads if not spread.is_target_required]
+    cell_keys, cell_of = held, cells.of_row
+    if targets:
+        books = np.unique(netted_book[~portfolios.is_gross[netted_book // 2]])
+        cell_keys = np.unique(np.concatenate([held, *(books * count + target for target in targets)]))
+        cell_of = np.searchsorted(cell_keys, held)[cell_of]
     cell_book, commodity = np.divmod(cell_keys, count) if count else (cell_keys, cell_keys)
     return _Cells(
         cell_of=cell_of,
@@ -308,7 +312,7 @@ def _cells(positions: SpanPositions, *, portfolios: SpanPortfolios, parameters: 
         quantity=quantity,
         book=cell_book,
         commodity=commodity,
-        is_held=np.isin(cell_keys, held),
+        is_held=np.isin(cell_keys, held) if targets else np.ones(len(held), dtype=np.bool_),
         is_net=~portfolios.is_gross[cell_book // 2],
         option_value=sum_by(cell_of, quantity * contracts.option_value[contract], size=len(cell_keys)),
         columns=contracts,
@@ -319,12 +323,10 @@ def _summed_arrays(
     array: FloatArray, *, contract: IntArray, quantity: FloatArray, group: IntArray, groups: int
 ) -> FloatArray:
     """Sum of quantity x array over the positions of each group, shape (groups, S)."""
+    order = np.arange(len(group)) if (group[1:] >= group[:-1]).all() else np.argsort(group, kind="stable")
+    start = starts(group[order])
     total = np.zeros((groups, array.shape[1]))
-    if len(group):
-        order = np.argsort(group, kind="stable")
-        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        lost = array[contract[order]] * quantity[order, None]
-        total[group[order][starts]] = np.add.reduceat(lost, starts, axis=0)
+    total[group[order[start]]] = weighted_runs(array, row=contract[order], weight=quantity[order], start=start)
     return total
 
 
@@ -332,15 +334,23 @@ def _scan(cells: _Cells, *, parameters: SpanParameters) -> _Scan:
     size = len(cells.book)
     tier_of = _tier_of_contract(parameters, "scan_tiers")[cells.contract]
     _refuse_outside(tier_of, cells.contract, "scan tier", contracts=parameters.contracts)
-    slots = int(tier_of.max(initial=0)) + 1
-    keys, group = np.unique(cells.cell_of * slots + tier_of, return_inverse=True)
-    cell_of_tier = keys // slots
+    by_cell_and_tier = groups_by(cells.cell_of, tier_of)
+    cell_of_tier = cells.cell_of[by_cell_and_tier.first]
     contracts = parameters.contracts
     by_tier = _summed_arrays(
-        contracts.array, contract=cells.contract, quantity=cells.quantity, group=group, groups=len(keys)
+        contracts.array,
+        contract=cells.contract,
+        quantity=cells.quantity,
+        group=by_cell_and_tier.of_row,
+        groups=len(by_cell_and_tier),
     )
+    tiers = np.bincount(cell_of_tier, minlength=size)
+    several = tiers > 1
     loss = np.zeros((size, by_tier.shape[1]))
-    np.add.at(loss, cell_of_tier, by_tier)
+    if several.any():
+        np.add.at(loss, cell_of_tier, by_tier)
+    else:
+        loss[cell_of_tier] += by_tier
     merged = merge_arrays(
         loss,
         book=cells.book,
@@ -351,14 +361,14 @@ def _scan(cells: _Cells, *, parameters: SpanParameters) -> _Scan:
         commodity_index=parameters.row_of,
     )
     whole = scan_split(-merged.loss, parameters.scenarios)
-    tiers = np.bincount(cell_of_tier, minlength=size)
-    parts = scan_split(-by_tier, parameters.scenarios)
-    # Combined commodities with several scan tiers take no part in scanning-based spreads: their tiers add up.
-    several = tiers > 1
-    added = {
-        name: np.where(several, sum_by(cell_of_tier, getattr(parts, name), size=size), total)
-        for name, total in _figures(whole).items()
-    }
+    added = _figures(whole)
+    if several.any():
+        # Combined commodities with several scan tiers take no part in scanning-based spreads: their tiers add up.
+        parts = _figures(scan_split(-by_tier, parameters.scenarios))
+        added = {
+            name: np.where(several, sum_by(cell_of_tier, parts[name], size=size), total)
+            for name, total in added.items()
+        }
     delta = cells.quantity * contracts.composite_delta[cells.contract] * contracts.delta_scaling[cells.contract]
     delta_cell = merged.target[cells.cell_of]
     delta = delta * merged.ratio[cells.cell_of]
@@ -440,11 +450,14 @@ def _weighted_price_risk(
     parameters: SpanParameters,
 ) -> FloatArray:
     """Currency for each delta by the method of each row's combined commodity; 0 where there is no net delta."""
-    methods = np.array([each.price_risk_method for each in parameters.commodities], dtype=object)[commodity]
+    is_normal, is_capped = (
+        np.array([each.price_risk_method == method for each in parameters.commodities], dtype=np.bool_)[commodity]
+        for method in (PriceRiskMethod.NORMAL, PriceRiskMethod.SCANRANGE_CAP)
+    )
     is_flat = np.abs(net_delta) <= FLAT * gross_delta
     normal = np.where(is_flat, 0.0, price_risk / np.where(is_flat, 1.0, np.abs(net_delta)))
     by_range = np.where(is_flat, 0.0, ranges[commodity])
-    is_unknown = ~is_flat & np.isnan(by_range) & (methods != PriceRiskMethod.NORMAL)
+    is_unknown = ~is_flat & np.isnan(by_range) & ~is_normal
     if is_unknown.any():
         codes = sorted({parameters.commodities[row].code for row in commodity[is_unknown]})
         raise MarginError(
@@ -453,7 +466,7 @@ def _weighted_price_risk(
             "which is not stated; complete the risk parameter file",
         )
     return np.select(
-        [methods == PriceRiskMethod.NORMAL, methods == PriceRiskMethod.SCANRANGE_CAP],
+        [is_normal, is_capped],
         [normal, np.minimum(normal, by_range)],
         by_range,
     )
@@ -463,11 +476,10 @@ def _within(cells: _Cells, scan: _Scan, *, weighted_price_risk: FloatArray, para
     """Charges within combined commodities; a gross book's sides hold no two directions, so no spread forms there."""
     size = len(cells.book)
     charge, spreads, delivery = np.zeros(size), np.zeros(size), np.zeros(size)
-    slots = max(len(parameters.periods), 1)
-    keys, row = np.unique(scan.delta_cell * slots + scan.delta_period, return_inverse=True)
-    row_cell, row_period = np.divmod(keys, slots)
-    row_delta = sum_by(row, scan.delta, size=len(keys))
-    row_gross = sum_by(row, np.abs(scan.delta), size=len(keys))
+    by_period = groups_by(scan.delta_cell, scan.delta_period)
+    row_cell, row_period = scan.delta_cell[by_period.first], scan.delta_period[by_period.first]
+    row_delta = sum_by(by_period.of_row, scan.delta, size=len(by_period))
+    row_gross = sum_by(by_period.of_row, np.abs(scan.delta), size=len(by_period))
     row_delta = np.where(np.abs(row_delta) <= FLAT * row_gross, 0.0, row_delta)
     row_left = row_delta.copy()
     row_commodity = cells.commodity[row_cell]
@@ -478,7 +490,8 @@ def _within(cells: _Cells, scan: _Scan, *, weighted_price_risk: FloatArray, para
         rows = np.flatnonzero(row_commodity == index)
         if not len(rows):
             continue
-        own_cells, place = np.unique(row_cell[rows], return_inverse=True)
+        is_first = changes(row_cell[rows])
+        own_cells, place = row_cell[rows[is_first]], np.cumsum(is_first) - 1
         own_periods, column = np.unique(row_period[rows], return_inverse=True)
         periods = [parameters.periods[period] for period in own_periods]
         delta = np.zeros((len(own_cells), len(own_periods)))
@@ -604,10 +617,10 @@ def _short_option_minimum(cells: _Cells, *, parameters: SpanParameters) -> Float
     rates = np.zeros((len(parameters.commodities), most))
     for index, commodity in enumerate(parameters.commodities):
         rates[index, : len(commodity.short_option_tiers)] = [tier.rate for tier in commodity.short_option_tiers]
-    calls, puts = np.zeros((size, most)), np.zeros((size, most))
-    is_call = contracts.is_call[contract]
-    np.add.at(calls, (cell[is_call], slot[is_call]), number[is_call])
-    np.add.at(puts, (cell[~is_call], slot[~is_call]), number[~is_call])
+    place, is_call = cell * most + slot, contracts.is_call[contract]
+    calls, puts = (
+        sum_by(place[is_of], number[is_of], size=size * most).reshape(size, most) for is_of in (is_call, ~is_call)
+    )
     is_gross = np.array([each.short_option_method == "gross" for each in parameters.commodities], dtype=np.bool_)
     counted = np.where(is_gross[cells.commodity, None], calls + puts, np.maximum(calls, puts))
     minimum: FloatArray = (counted * rates[cells.commodity]).sum(axis=1)
@@ -622,7 +635,7 @@ def _by_commodity(requirement: FloatArray, *, cells: _Cells, parameters: SpanPar
 def _by_class(
     maintenance: FloatArray, *, cells: _Cells, portfolios: SpanPortfolios, methodology: SpanMethodology
 ) -> FloatArray:
-    classes, class_of = np.unique(portfolios.account_class.astype(str), return_inverse=True)
+    class_of, classes = pd.factorize(pd.Index(portfolios.account_class, dtype=object))
     factors = [methodology.ratio_of(str(name)) for name in classes]
     return _scaled_rows(maintenance, factors, row=class_of[cells.book // 2])
 
@@ -672,12 +685,11 @@ def _by_currency(
 ) -> CurrencyRequirement:
     currencies = tuple(sorted({commodity.currency for commodity in parameters.commodities}))
     place = np.array([currencies.index(commodity.currency) for commodity in parameters.commodities], dtype=np.int64)
-    shape = (len(portfolios.portfolio_id), len(currencies))
+    size = len(portfolios.portfolio_id)
+    row = commodities.portfolio * len(currencies) + place[commodities.commodity]
 
     def total(amounts: FloatArray) -> FloatArray:
-        summed = np.zeros(shape)
-        np.add.at(summed, (commodities.portfolio, place[commodities.commodity]), amounts)
-        return summed
+        return sum_by(row, amounts, size=size * len(currencies)).reshape(size, len(currencies))
 
     return CurrencyRequirement(
         currencies=currencies,
