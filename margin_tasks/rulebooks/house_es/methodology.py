@@ -8,7 +8,7 @@ margined twice, with volatility rising and with volatility falling in all scenar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.contract_columns import contracts_of
 from margin_tasks.pricing.instruments import BoolArray, IntArray
 from margin_tasks.pricing.kernels import scenario_pnl_fast
-from margin_tasks.pricing.revaluation import Contracts
+from margin_tasks.pricing.revaluation import ScenarioMoves
 from margin_tasks.risk.amounts import to_units
 from margin_tasks.risk.portfolio import Book
 from margin_tasks.rulebooks.charge import Charge
@@ -34,15 +34,14 @@ from margin_tasks.rulebooks.house_es.requirement import (
     held_positions,
     requirement_of,
 )
-from margin_tasks.rulebooks.house_es.scenarios import JointScenarios, joint_scenarios
+from margin_tasks.rulebooks.house_es.scenarios import joint_moves
 from margin_tasks.rulebooks.house_es.tails import ContractShortfall, Holdings
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology
 from margin_tasks.scenarios.definition import Definition, Fraction, NotNegative, Positive
 from margin_tasks.scenarios.historical import historical_returns
-from margin_tasks.scenarios.scenario_set import ScenarioSet, stack
+from margin_tasks.scenarios.scenario_set import NEUTRAL_MOVES
 from margin_tasks.scenarios.volatility_scaling import TenorScaling
 
-SCENARIO_SETS = ("filtered", "stressed", "long_run", "extreme")
 COMPONENTS = (
     "market_risk",
     "correlation_break",
@@ -123,24 +122,21 @@ class HouseEsMethodology(Methodology):
 
     def covers(self, market: MarginedMarket) -> BoolArray:
         """What is on an underlying with enough history, and settled in cash or in a coin with enough history."""
-        known = _common_closes(market, rules=self.rules, latest_close_days=self.latest_close_days).columns
-        is_known = np.isin(market.instruments.underlyings.astype(str), known)[market.instruments.underlying_index]
-        moves_or_stays = np.isin(market.instruments.settlement_currency.astype(str), [*known, *self.cash_currencies])
-        covered: BoolArray = is_known & moves_or_stays
-        return covered
+        closes = _common_closes(market, rules=self.rules, latest_close_days=self.latest_close_days)
+        return self._covered(market, known=closes.columns)
 
     def prepare(self, market: MarginedMarket) -> PreparedHouse | None:
         """Outcomes of every covered instrument in every scenario, in both directions of volatility.
 
         None where nothing is covered.
         """
-        rows = np.flatnonzero(self.covers(market))
+        closes = _common_closes(market, rules=self.rules, latest_close_days=self.latest_close_days)
+        rows = np.flatnonzero(self._covered(market, known=closes.columns))
         if not len(rows):
             return None
         position = np.full(len(market.instruments), -1, dtype=np.int64)
         position[rows] = np.arange(len(rows))
-        closes = _common_closes(market, rules=self.rules, latest_close_days=self.latest_close_days)
-        scenarios = self._scenarios(closes)
+        price_moves = self._price_moves(closes)
         factors = [str(name) for name in closes.columns]
         # Underlyings without scenarios stand still beside them: no covered instrument reads them.
         others = sorted({str(name) for name in market.instruments.underlyings} - set(factors))
@@ -153,13 +149,30 @@ class HouseEsMethodology(Methodology):
             ),
             twist=np.zeros(len(market.instruments)),
         ).rows(rows)
-        return PreparedHouse(
-            row=position,
-            directions=(
-                self._direction(market, rows, contracts, scenarios, others=len(others), is_rising=True),
-                self._direction(market, rows, contracts, scenarios, others=len(others), is_rising=False),
-            ),
+        responses = [
+            parameter_of(self.volatility, underlying=name, rulebook_id=self.rules.rulebook_id, block="volatility")
+            for name in factors
+        ]
+        rising, falling = (
+            self._direction(
+                market,
+                rows,
+                {
+                    name: scenario_pnl_fast(contracts, _moves(price_move, responses, others=len(others), is_rising=up))
+                    for name, price_move in price_moves.items()
+                },
+            )
+            for up in (True, False)
         )
+        return PreparedHouse(row=position, directions=(rising, falling))
+
+    def _covered(self, market: MarginedMarket, *, known: pd.Index[str]) -> BoolArray:
+        instruments = market.instruments
+        names = known.to_numpy().astype(str)
+        is_known = np.isin(instruments.underlyings.astype(str), names)[instruments.underlying_index]
+        currency, at = np.unique(instruments.settlement_currency.astype(str), return_inverse=True)
+        covered: BoolArray = is_known & np.isin(currency, [*names, *self.cash_currencies])[at]
+        return covered
 
     def charges(self, exposure: Exposure, prepared: PreparedHouse | None) -> tuple[Charge, ...]:
         """The components of the model, what initial margin adds, and what floors by instrument add."""
@@ -227,35 +240,26 @@ class HouseEsMethodology(Methodology):
             np.add.at(basis, set_of[of_expiry][first], owed)
         return basis
 
-    def _scenarios(self, closes: pd.DataFrame) -> JointScenarios:
+    def _price_moves(self, closes: pd.DataFrame) -> dict[str, FloatArray]:
+        """Relative moves of prices in each set of scenarios, a row for each column of ``closes``."""
         returns = historical_returns(
             closes, expected_dates=closes.index.to_numpy(), horizon=self.rules.liquidation_days
         )
-        scenarios = joint_scenarios(self.rules, returns)
+        joint = joint_moves(self.rules, returns)
         # Counted from the latest window.
         kept = slice((len(returns) - 1) % self.long_run_step, None, self.long_run_step)
-        return replace(scenarios, long_run={name: each.rows(kept) for name, each in scenarios.long_run.items()})
+        return {
+            "filtered": joint.filtered.moves.T,
+            "stressed": joint.stressed.moves.T,
+            "long_run": joint.long_run.moves[kept].T,
+            "extreme": joint.extreme.T,
+        }
 
     def _direction(
-        self,
-        market: MarginedMarket,
-        rows: IntArray,
-        contracts: Contracts,
-        scenarios: JointScenarios,
-        *,
-        others: int,
-        is_rising: bool,
+        self, market: MarginedMarket, rows: IntArray, outcomes: dict[str, NDArray[np.floating]]
     ) -> Direction:
-        """Outcomes of the covered instruments with volatility moving one way."""
+        """What the model reads about the covered instruments, with their outcomes."""
         instruments = market.instruments
-        outcomes: dict[str, FloatArray] = {}
-        for name in SCENARIO_SETS:
-            moved = [
-                self._with_volatility(each, underlying, is_rising=is_rising)
-                for underlying, each in getattr(scenarios, name).items()
-            ]
-            still = [replace(moved[0], price_move=np.zeros(len(moved[0])), volatility_move=np.zeros(len(moved[0])))]
-            outcomes[name] = np.asarray(scenario_pnl_fast(contracts, stack(moved + still * others)), dtype=np.float64)
         is_option = instruments.is_option[rows]
         notional = market.contract_values.notional_usd[rows]
         of_underlying = [
@@ -282,16 +286,9 @@ class HouseEsMethodology(Methodology):
             delta_notional=market.contract_values.delta[rows] * market.levels.index_price[rows],
             daily_volume=np.divide(volume, notional, out=np.zeros_like(volume), where=notional > 0.0),
             half_spread=spread * np.where(is_option, np.abs(market.contract_values.vega_usd[rows]), notional),
-            **outcomes,
+            **{name: each.astype(np.float64, copy=False) for name, each in outcomes.items()},
         )
         return Direction(inputs=inputs, of_contracts=contract_shortfall(self.rules, inputs))
-
-    def _with_volatility(self, scenarios: ScenarioSet, underlying: str, *, is_rising: bool) -> ScenarioSet:
-        response = parameter_of(
-            self.volatility, underlying=underlying, rulebook_id=self.rules.rulebook_id, block="volatility"
-        )
-        rise = np.minimum(response.rise + response.rise_per_move * np.abs(scenarios.price_move), response.most)
-        return replace(scenarios, volatility_move=rise if is_rising else np.full(len(scenarios), -response.fall))
 
     def _amounts(self, exposure: Exposure, held: Holdings, direction: Direction) -> FloatArray:
         """Components, maintenance floor and initial floor of every netting set, shape (C + 2, N), USD."""
@@ -330,29 +327,54 @@ def _charge(component: str, *, initial: FloatArray, maintenance: FloatArray) -> 
     )
 
 
+def _moves(
+    price_move: FloatArray, responses: list[VolatilityResponse], *, others: int, is_rising: bool
+) -> ScenarioMoves:
+    """Moves of the underlyings and how volatility answers them; the ``others`` after them stand still."""
+
+    def column(name: str) -> FloatArray:
+        return np.array([getattr(each, name) for each in responses], dtype=np.float64)[:, None]
+
+    rise = np.minimum(column("rise") + column("rise_per_move") * np.abs(price_move), column("most"))
+    volatility_move = rise if is_rising else np.broadcast_to(-column("fall"), price_move.shape)
+    still = np.zeros((others, price_move.shape[1]))
+    moved = {
+        "price_move": np.concatenate([price_move, still]),
+        "volatility_move": np.concatenate([volatility_move, still]),
+    }
+    shape = moved["price_move"].shape
+    return ScenarioMoves(
+        **{name: moved.get(name, np.broadcast_to(neutral, shape)) for name, neutral in NEUTRAL_MOVES.items()}
+    )
+
+
 def _common_closes(market: MarginedMarket, *, rules: HouseRules, latest_close_days: int) -> pd.DataFrame:
     """Closes of all underlyings with enough history, on the days that all of them have: index days, one column each.
 
     The longest history comes first; one whose days would leave too few windows in common is left out.
     """
     closes = market.closes
-    days = pd.DatetimeIndex(pd.to_datetime(closes["price_date"])).to_numpy().astype("datetime64[D]")
-    assets = closes["asset"].to_numpy().astype(str)
-    of_asset = {str(name): np.unique(days[assets == name]) for name in np.unique(assets)}
+    # Names and days are few: they are read once each.
+    asset, names = pd.factorize(closes["asset"].to_numpy().astype(object))
+    date, dates = pd.factorize(closes["price_date"].to_numpy().astype(object))
+    days = pd.DatetimeIndex(pd.to_datetime(dates)).to_numpy().astype("datetime64[D]")[date]
+    of_asset = {str(name): np.unique(days[asset == code]) for code, name in enumerate(names)}
     latest = market.valued_at.astype("datetime64[D]") - np.timedelta64(latest_close_days, "D")
     kept: list[str] = []
     common = np.empty(0, dtype="datetime64[D]")
-    for name in sorted(of_asset, key=lambda asset: (-len(of_asset[asset]), asset)):
-        tried = np.intersect1d(common, of_asset[name]) if kept else of_asset[name]
+    for name in sorted(of_asset, key=lambda each: (-len(of_asset[each]), each)):
+        tried = np.intersect1d(common, of_asset[name], assume_unique=True) if kept else of_asset[name]
         if of_asset[name][-1] >= latest and _is_enough(tried, rules):
             kept.append(name)
             common = tried
-    is_used = np.isin(assets, kept) & np.isin(days, common)
-    names = sorted(kept)
-    prices = np.full((len(common), len(names)), np.nan)
-    row, column = np.searchsorted(common, days[is_used]), np.searchsorted(names, assets[is_used])
-    prices[row, column] = closes["close_price"].to_numpy(dtype=np.float64)[is_used]
-    return pd.DataFrame(prices, index=common, columns=names)
+    columns = sorted(kept)
+    column = np.array([columns.index(str(name)) if str(name) in kept else -1 for name in names], dtype=np.int64)[asset]
+    is_used = (column >= 0) & np.isin(days, common)
+    prices = np.full((len(common), len(columns)), np.nan)
+    prices[np.searchsorted(common, days[is_used]), column[is_used]] = closes["close_price"].to_numpy(dtype=np.float64)[
+        is_used
+    ]
+    return pd.DataFrame(prices, index=common, columns=columns)
 
 
 def _is_enough(days: NDArray[np.datetime64], rules: HouseRules) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.rulebooks.house_es.parameters import HouseRules
 from margin_tasks.scenarios.historical import (
     HistoricalReturns,
@@ -34,10 +35,24 @@ class JointScenarios:
     extreme: Mapping[str, ScenarioSet]
 
 
-def joint_scenarios(
-    rules: HouseRules, returns: HistoricalReturns, *, volatility_returns: HistoricalReturns | None = None
-) -> JointScenarios:
-    """Take the four sets of the model from one history.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointMoves:
+    """Moves of N underlyings that the four sets are made of, see :func:`joint_scenarios`.
+
+    ``extreme``: relative moves of shape (2, N), the fall and the rise. ``recent_windows``, ``stressed_windows``: which
+    windows of the history the first two sets are made of, shape (T,).
+    """
+
+    filtered: HistoricalReturns
+    stressed: HistoricalReturns
+    long_run: HistoricalReturns
+    extreme: FloatArray
+    recent_windows: NDArray[np.bool_]
+    stressed_windows: NDArray[np.bool_]
+
+
+def joint_moves(rules: HouseRules, returns: HistoricalReturns) -> JointMoves:
+    """Take the moves of the four sets from one history of prices.
 
     Filtered: the latest windows, each return times volatility now over volatility then. Stressed: the windows of the
     stressed period as they were. Long run: all windows, each scaled to the volatility of the whole history. Extreme:
@@ -47,7 +62,6 @@ def joint_scenarios(
     Args:
         rules: the version in force.
         returns: N underlyings over T windows of ``rules.liquidation_days``.
-        volatility_returns: of implied volatility over the same windows; they move volatility as it moved on that day.
 
     Raises:
         MarginError: INVALID_REQUEST when windows span other days than the liquidation period, the history is shorter
@@ -78,25 +92,52 @@ def joint_scenarios(
     typical = np.sqrt((returns.returns**2).mean(axis=0))
     ratio = np.divide(typical, then, out=np.ones_like(then), where=then > 0.0)
     ratio = np.clip(ratio, windows.filter.minimum_ratio, windows.filter.maximum_ratio)
+    moves = returns.moves
+    return JointMoves(
+        filtered=_windows(filtered_returns(returns, windows.filter), is_recent),
+        stressed=_windows(returns, is_stressed),
+        long_run=replace(returns, returns=returns.returns * ratio),
+        extreme=np.stack(
+            [
+                np.maximum(windows.extreme_multiple * np.minimum(moves.min(axis=0), 0.0), _DEEPEST_FALL),
+                windows.extreme_multiple * np.maximum(moves.max(axis=0), 0.0),
+            ]
+        ),
+        recent_windows=is_recent,
+        stressed_windows=is_stressed,
+    )
+
+
+def joint_scenarios(
+    rules: HouseRules, returns: HistoricalReturns, *, volatility_returns: HistoricalReturns | None = None
+) -> JointScenarios:
+    """Scenario sets of every underlying from :func:`joint_moves`.
+
+    Args:
+        rules: the version in force.
+        returns: N underlyings over T windows of ``rules.liquidation_days``.
+        volatility_returns: of implied volatility over the same windows; they move volatility as it moved on that day.
+
+    Raises:
+        MarginError: as :func:`joint_moves`.
+    """
+    joint = joint_moves(rules, returns)
     everything = np.ones(len(returns), dtype=np.bool_)
 
     def sets(moved: HistoricalReturns, kept: NDArray[np.bool_], prefix: str) -> dict[str, ScenarioSet]:
         return historical_scenario_sets(
-            _windows(moved, kept),
+            moved,
             volatility_returns=None if volatility_returns is None else _windows(volatility_returns, kept),
             prefix=prefix,
         )
 
-    moves = returns.moves
-    lowest = np.maximum(windows.extreme_multiple * np.minimum(moves.min(axis=0), 0.0), _DEEPEST_FALL)
-    highest = windows.extreme_multiple * np.maximum(moves.max(axis=0), 0.0)
     return JointScenarios(
-        filtered=sets(filtered_returns(returns, windows.filter), is_recent, "filtered"),
-        stressed=sets(returns, is_stressed, "stressed"),
-        long_run=sets(replace(returns, returns=returns.returns * ratio), everything, "long_run"),
+        filtered=sets(joint.filtered, joint.recent_windows, "filtered"),
+        stressed=sets(joint.stressed, joint.stressed_windows, "stressed"),
+        long_run=sets(joint.long_run, everything, "long_run"),
         extreme={
             name: ScenarioSet.of(["extreme_fall", "extreme_rise"], price_move=[fall, rise])
-            for name, fall, rise in zip(returns.underlyings, lowest, highest, strict=True)
+            for name, fall, rise in zip(returns.underlyings, *joint.extreme, strict=True)
         },
     )
 
