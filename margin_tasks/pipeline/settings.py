@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     account_partitions: int = Field(
         4, ge=1, description="Into how many tasks the accounts are divided; figures do not depend on it."
     )
+    approvers: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("operations", "risk"), min_length=1, description="Airflow users who may approve calls that wait for a person."
+    )
     house_name: str = Field("Clearing House (sample)", description="The clearing house, as documents name it.")
     sender_email: str = Field("margin@clearing.example", description="Address that notices are sent from.")
     contact_email: str = Field("margin-desk@clearing.example", description="Whom a margin notice names for questions.")
@@ -61,7 +64,7 @@ class Settings(BaseSettings):
     webhook_url: SecretStr | None = Field(None, description="https address that notices are posted to.")
     webhook_secret: SecretStr | None = Field(None, description="Key of the webhook's signature.")
 
-    @field_validator("delivery_channels", mode="before")
+    @field_validator("approvers", "delivery_channels", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value

@@ -1,0 +1,86 @@
+"""Deadlines of the DAGs: the cut-off of a partition as a reference for Airflow, and what happens when one is missed.
+
+Airflow's own references know no partition key: a run of the clearing day has no logical date.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.definitions.deadline import BaseDeadlineReference
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+EOD = "EOD"
+
+
+class SessionCutOff(BaseDeadlineReference):
+    """The cut-off, at the end of the day, of the business date that is the run's partition key.
+
+    No deadline for a run without a key, which states its date as a parameter and is started by hand, nor for the day of
+    a cut-off that is long past: a day that is run again is no emergency.
+    """
+
+    required_kwargs = frozenset({"dag_id", "run_id"})
+
+    def _evaluate_with(self, *, session: Session, dag_id: str, run_id: str) -> datetime | None:
+        from airflow.models.dagrun import DagRun
+        from sqlalchemy import select
+
+        key = session.scalar(select(DagRun.partition_key).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        return cut_off_of_key(key, now=datetime.now(UTC))
+
+
+def cut_off_of_key(key: str | None, *, now: datetime) -> datetime | None:
+    """Return the cut-off of a partition (aware UTC), or None where there is none to keep any more."""
+    from margin_tasks.contracts.failures import MarginError
+    from margin_tasks.pipeline.desk.alerts import PAST_AFTER
+    from margin_tasks.pipeline.run import checked_business_date, session_cut_off
+
+    try:
+        cut_off = session_cut_off(checked_business_date(key), EOD, None).replace(tzinfo=UTC)
+    except MarginError:
+        return None
+    return None if now - cut_off > PAST_AFTER else cut_off
+
+
+def figures_missed(context: dict[str, Any]) -> None:
+    """Callback of the clearing day: raise the alarm unless the figures are published."""
+    from margin_tasks.pipeline.desk import alerts
+    from margin_tasks.pipeline.run_record import now
+    from margin_tasks.pipeline.settings import settings
+
+    alerts.figures_are_late(
+        settings(),
+        business_date=date.fromisoformat(context["dag_run"]["partition_key"]),
+        session=EOD,
+        due_at=_instant(context["deadline"]["deadline_time"]),
+        now=now(),
+    )
+
+
+def approvals_missed(context: dict[str, Any]) -> None:
+    """Callback of the approvals: raise the alarm when calls still wait for a person."""
+    from margin_tasks.pipeline.desk import alerts
+    from margin_tasks.pipeline.run_record import now
+    from margin_tasks.pipeline.settings import settings
+
+    conf = context["dag_run"].get("conf") or {}
+    alerts.approvals_are_late(
+        settings(),
+        business_date=date.fromisoformat(conf["business_date"]),
+        session=conf.get("session") or EOD,
+        due_at=_instant(context["deadline"]["deadline_time"]),
+        now=now(),
+    )
+
+
+def _instant(stated: datetime | str) -> datetime:
+    instant = datetime.fromisoformat(stated) if isinstance(stated, str) else stated
+    return instant.astimezone(UTC).replace(tzinfo=None)
+
+
+FIGURES_AFTER_CUT_OFF = timedelta(minutes=30)
+APPROVALS_WITHIN = timedelta(minutes=30)

@@ -1,0 +1,171 @@
+"""Tasks of the approval of a call: one asks a person and keeps the answer, one releases by what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.sdk import BaseOperator, Param
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from margin_tasks.pipeline import task_policy
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from margin_tasks.pipeline.desk.approvals import AskingTask, HumanAnswer
+
+LONGEST_WAIT = timedelta(days=14)
+ANSWER_IS_READ_WITHIN = timedelta(minutes=10)
+
+
+class AskForApproval(ApprovalOperator):
+    """Asks the desk about one call and waits without a worker; the answer goes into our own record.
+
+    Not the starter, nor who changed the terms: they are not among those who may answer. An answer alone issues nothing.
+    """
+
+    template_fields: Sequence[str] = ("call_id",)
+
+    def __init__(self, *, call_id: str, **kwargs: Any) -> None:
+        # Airflow hands on the parameters of the DAG; the form of the question has one field of its own.
+        kwargs["params"] = {
+            "reason": Param("", type="string", maxLength=1000, title="Reason", description="Kept for audit.")
+        }
+        super().__init__(
+            subject="Margin call",
+            response_timeout=LONGEST_WAIT,
+            **kwargs,
+        )
+        self.call_id = call_id
+
+    def execute(self, context: Context) -> Any:
+        """Record the question and wait for a person; a call that does not wait any more is left alone."""
+        from margin_tasks.pipeline.desk import approvals
+        from margin_tasks.pipeline.run_record import now
+        from margin_tasks.pipeline.settings import settings
+
+        at = now()
+        with task_policy.named_failures():
+            question = approvals.ask(
+                settings(), self.call_id, task=asking_task(context), asked_by=_asked_by(context), now=at
+            )
+        if question is None:
+            raise AirflowSkipException(f"call {self.call_id} does not wait for approval any more")
+        self.subject, self.body = question.subject, question.body
+        self.assigned_users = [{"id": name, "name": name} for name in question.approvers]
+        self.response_timeout = min(LONGEST_WAIT, question.until - at)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Keep the answer; both answers go on to the release, which looks for itself."""
+        if "error" in event and event.get("error_type") == "timeout":
+            self._nobody_answered(context)
+        # Not ApprovalOperator's: it would skip the release of a rejected call, which has to cancel it.
+        HITLOperator.execute_complete(self, context, event)
+        from margin_tasks.pipeline.desk import approvals
+        from margin_tasks.pipeline.run_record import now
+        from margin_tasks.pipeline.settings import settings
+
+        answer = _answer_of_event(event, ti_id=str(context["task_instance"].id))
+        with task_policy.named_failures():
+            approval_id = approvals.record_answer(
+                settings(), self.call_id, answer, task=asking_task(context), now=now()
+            )
+        return {"call_id": self.call_id, "chosen": list(answer.chosen), "approval_id": approval_id}
+
+    def _nobody_answered(self, context: Context) -> NoReturn:
+        from margin_tasks.pipeline.desk import approvals
+        from margin_tasks.pipeline.run_record import now
+        from margin_tasks.pipeline.settings import settings
+
+        approvals.note_silence(settings(), self.call_id, task=asking_task(context), now=now())
+        raise AirflowFailException(f"call {self.call_id}: nobody has answered in time; it stays unissued")
+
+
+class ReleaseCall(BaseOperator):
+    """Issues or cancels a call by the answer that Airflow and our own record hold; believes no task and no XCom."""
+
+    template_fields: Sequence[str] = ("call_id",)
+
+    def __init__(self, *, call_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.call_id = call_id
+
+    def execute(self, context: Context) -> Any:
+        """Find the question in our own record, and have Airflow tell what was answered."""
+        from margin_tasks.pipeline.desk import approvals
+        from margin_tasks.pipeline.desk.recorded_answer import RecordedAnswerTrigger
+        from margin_tasks.pipeline.settings import settings
+
+        with task_policy.named_failures():
+            ti_id = approvals.question_of(settings(), self.call_id, approval_run=str(context["dag_run"].run_id))
+        if ti_id is None:
+            return self._release(context, answer=None)
+        self.defer(
+            trigger=RecordedAnswerTrigger(ti_id=ti_id),
+            method_name="execute_complete",
+            timeout=ANSWER_IS_READ_WITHIN,
+        )
+        return None
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Release by what Airflow has told."""
+        from margin_tasks.pipeline.desk.approvals import HumanAnswer
+
+        answer = HumanAnswer(
+            ti_id=event["ti_id"],
+            chosen=tuple(event.get("chosen", ())),
+            responder_id=event.get("responder_id", ""),
+            responder_name=event.get("responder_name", ""),
+            responded_at=_naive(event.get("responded_at")),
+            reason=event.get("reason", ""),
+        )
+        return self._release(context, answer=answer if event["is_known"] else None)
+
+    def _release(self, context: Context, *, answer: HumanAnswer | None) -> dict[str, Any]:
+        from margin_tasks.pipeline.desk import approvals
+        from margin_tasks.pipeline.run_record import now
+        from margin_tasks.pipeline.settings import settings
+
+        with task_policy.named_failures():
+            shown = approvals.release(settings(), self.call_id, answer=answer, asked_by=_asked_by(context), now=now())
+        return {"call_id": self.call_id, "state": shown["state"]}
+
+
+def asking_task(context: Context) -> AskingTask:
+    """Name the task instance of a context."""
+    from margin_tasks.pipeline.desk.approvals import AskingTask
+
+    instance = context["task_instance"]
+    return AskingTask(
+        ti_id=str(instance.id), dag_id=instance.dag_id, run_id=instance.run_id, task_id=instance.task_id,
+        map_index=-1 if instance.map_index is None else instance.map_index, try_number=instance.try_number,
+    )  # fmt: skip
+
+
+def _asked_by(context: Context) -> str | None:
+    return getattr(context["dag_run"], "triggering_user_name", None)
+
+
+def _answer_of_event(event: Mapping[str, Any], *, ti_id: str) -> HumanAnswer:
+    from margin_tasks.pipeline.desk.approvals import HumanAnswer
+
+    person = event.get("responded_by_user") or {}
+    return HumanAnswer(
+        ti_id=ti_id,
+        chosen=tuple(event["chosen_options"]),
+        responder_id=person.get("id", ""),
+        responder_name=person.get("name", ""),
+        responded_at=_naive(event["responded_at"]),
+        reason=str((event.get("params_input") or {}).get("reason") or ""),
+    )
+
+
+def _naive(instant: datetime | str | None) -> datetime | None:
+    if instant is None:
+        return None
+    stated = datetime.fromisoformat(instant) if isinstance(instant, str) else instant
+    return stated.astimezone(UTC).replace(tzinfo=None)
