@@ -17,6 +17,7 @@ from margin_tasks.risk.amounts import floats_from_units
 from margin_tasks.risk.portfolio import Book, scenario_pnl_float
 from margin_tasks.rulebooks.exposure import Exposure
 from margin_tasks.rulebooks.ordering import changes, order_by, rank, starts
+from margin_tasks.rulebooks.run_sums import summed_runs
 
 __all__ = ["GroupedPositions", "grouped_positions", "rank", "starts"]
 
@@ -65,7 +66,8 @@ class GroupedPositions:
 
     def of_sets(self, amounts: FloatArray) -> FloatArray:
         """Sum of group amounts of shape (G,) or (G, S) by netting set, shape (M,) or (M, S)."""
-        return np.add.reduceat(amounts, starts(self.set_of), axis=0)
+        start = starts(self.set_of)
+        return summed_runs(amounts, start=start) if amounts.ndim == 2 else np.add.reduceat(amounts, start)
 
 
 def grouped_positions(

@@ -21,7 +21,7 @@ from pydantic import field_validator, model_validator
 
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import HELD_PRODUCTS, BoolArray, IntArray
-from margin_tasks.risk.amounts import sum_units, to_units
+from margin_tasks.risk.amount_kernels import sum_units_fast, to_units_fast
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.collateral_factor.orders import Perpetuals
 from margin_tasks.rulebooks.collateral_factor.parameters import CollateralFactors, definition
@@ -29,6 +29,7 @@ from margin_tasks.rulebooks.collateral_factor.requirement import Assets, Balance
 from margin_tasks.rulebooks.collateral_factor.weights import size_premium_weight
 from margin_tasks.rulebooks.exposure import Exposure
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology
+from margin_tasks.rulebooks.ordering import order_by
 from margin_tasks.scenarios.definition import Definition, Fraction, NotNegative
 
 
@@ -123,7 +124,7 @@ class CollateralFactorMethodology(Methodology):
         instrument = exposure.book.instrument
         units = exposure.quantity * prepared.units[instrument]
         # Sums do not depend on the order in which positions are stated.
-        order = np.lexsort((instrument, exposure.set_of))
+        order = order_by(exposure.set_of, instrument)
         held = order[prepared.is_held[instrument[order]]]
         health = requirement(
             prepared.assets,
@@ -149,7 +150,7 @@ def _taken_away(health: Health, assets: Assets, sign: float, sets: int, componen
     """Value of each asset less what it counts in health, of one sign, added over accounts: shape (N,)."""
     taken = health.row_quantity * assets.price[health.row_asset] - health.row_value
     taken = np.where(health.row_quantity * sign > 0.0, taken, 0.0)
-    return sum_units(to_units(taken, what=component), group=health.row_account, groups=sets, what=component)
+    return sum_units_fast(to_units_fast(taken, what=component), group=health.row_account, groups=sets, what=component)
 
 
 def _perpetual_haircut(exposure: Exposure, prepared: PreparedFactors, *, units: FloatArray, order: IntArray) -> Charge:
@@ -186,8 +187,8 @@ def _perpetual_haircut(exposure: Exposure, prepared: PreparedFactors, *, units: 
     )
     component = "perpetual_haircut"
     owed = [
-        sum_units(
-            to_units(np.maximum(-positions.weighted_gain(is_initial=is_initial), 0.0), what=component),
+        sum_units_fast(
+            to_units_fast(np.maximum(-positions.weighted_gain(is_initial=is_initial), 0.0), what=component),
             group=of_set,
             groups=exposure.sets,
             what=component,

@@ -19,7 +19,7 @@ from margin_tasks.pricing.instruments import (
     Product,
     SettlementStyle,
 )
-from margin_tasks.risk.amounts import sum_units, to_units
+from margin_tasks.risk.amount_kernels import sum_units_fast, to_units_fast
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology
@@ -27,6 +27,7 @@ from margin_tasks.rulebooks.option_standard.charges import short_option_margin
 from margin_tasks.rulebooks.option_standard.expiry_loss import lowest_payoff
 from margin_tasks.rulebooks.option_standard.market import Markets
 from margin_tasks.rulebooks.option_standard.parameters import StandardMargin, StandardParameters, definition
+from margin_tasks.rulebooks.ordering import changes, order_by, rank
 
 ISOLATED = "isolated_option_margin"
 PAIRED = "paired_option_margin"
@@ -44,6 +45,7 @@ class PreparedStandard:
     USD that one option sold owes by itself, its mark included. ``unpaired_initial``/``unpaired_maintenance``: USD that
     a unit of it owes as a call sold unpaired. ``perpetual_initial``/``perpetual_maintenance``: USD, rate x notional of
     a perpetual. ``depeg``: USD of initial margin while its stable coin is off the peg, sold (option) or open.
+    ``expiry``: rank of its expiry.
     """
 
     units: FloatArray
@@ -54,6 +56,7 @@ class PreparedStandard:
     perpetual_initial: FloatArray
     perpetual_maintenance: FloatArray
     depeg: FloatArray
+    expiry: IntArray
 
 
 class StandardOptionMethodology(Methodology):
@@ -99,8 +102,13 @@ class StandardOptionMethodology(Methodology):
         # One market for each option: what it owes depends on its own columns only.
         own = np.arange(len(option))
         certain, none = np.ones(len(option)), np.zeros(len(option))
+        of_underlying = {
+            row: self._parameters(str(name))
+            for row, name in enumerate(instruments.underlyings)
+            if name in self.listed_as
+        }
         single = short_option_margin(
-            [self._parameters(str(name)) for name in instruments.underlyings[underlying]],
+            [of_underlying[row] for row in underlying],
             Markets(
                 underlying=instruments.underlyings[underlying],
                 spot=levels.index_price[option],
@@ -146,6 +154,7 @@ class StandardOptionMethodology(Methodology):
             perpetual_initial=of_perpetuals("initial"),
             perpetual_maintenance=of_perpetuals("maintenance"),
             depeg=off_peg * rules.depeg_factor * values.notional_usd,
+            expiry=rank(instruments.expiry_at.astype(np.int64)),
         )
 
     def charges(self, exposure: Exposure, prepared: PreparedStandard) -> tuple[Charge, ...]:
@@ -156,38 +165,39 @@ class StandardOptionMethodology(Methodology):
         others, so that none pays for another one.
         """
         book, instruments = exposure.book, exposure.instruments
-        order = np.lexsort((book.instrument, exposure.set_of))
-        option = order[exposure.is_option[order]]
-        groups = _expiries(exposure, option=option)
-        listed, quantity = book.instrument[groups.row], exposure.quantity[groups.row]
-        units = quantity * prepared.units[listed]
+        quantity = exposure.quantity
+        groups = _expiries(exposure, expiry=prepared.expiry)
+        listed, held = book.instrument[groups.row], quantity[groups.row]
+        units = held * prepared.units[listed]
         is_call = instruments.is_call[listed]
         loss = -lowest_payoff(first=groups.first, strike=instruments.strike[listed], is_call=is_call, quantity=units)
         calls_sold = np.maximum(-groups.added(np.where(is_call, units, 0.0)), 0.0)
         value = exposure.value_units()
-        worth = sum_units(value[groups.row], group=groups.of_row, groups=groups.count, what="option value")
+        worth = sum_units_fast(value[groups.row], group=groups.of_row, groups=groups.count, what="option value")
         isolated, paired = [], []
         for single, unpaired in (
             (prepared.short_initial, prepared.unpaired_initial),
             (prepared.short_maintenance, prepared.unpaired_maintenance),
         ):
-            alone = to_units(groups.added(np.maximum(-quantity, 0.0) * single[listed]), what=ISOLATED)
-            together = to_units(loss + calls_sold * groups.largest(unpaired[listed]), what=PAIRED)
+            alone = to_units_fast(groups.added(np.maximum(-held, 0.0) * single[listed]), what=ISOLATED)
+            together = to_units_fast(loss + calls_sold * groups.largest(unpaired[listed]), what=PAIRED)
             together = np.maximum(together, -worth)
             is_paired = together < alone
             isolated.append(groups.by_set(np.where(is_paired, 0, alone), exposure=exposure, what=ISOLATED))
             paired.append(groups.by_set(np.where(is_paired, together, 0), exposure=exposure, what=PAIRED))
 
-        perpetual = order[~exposure.is_option[order]]
-        open_size = np.where(exposure.is_option, np.maximum(-exposure.quantity, 0.0), np.abs(exposure.quantity))
-        depeg = exposure.set_total(to_units(open_size * prepared.depeg[book.instrument], what=DEPEG), what=DEPEG)
-        held = np.maximum(value, 0) * exposure.is_option
-        sold = np.minimum(value, 0) * exposure.is_option
+        is_option = exposure.is_option
+        open_size = np.where(is_option, np.maximum(-quantity, 0.0), np.abs(quantity))
+        depeg = exposure.set_total(to_units_fast(open_size * prepared.depeg[book.instrument], what=DEPEG), what=DEPEG)
+        worth_held = np.maximum(value, 0) * is_option
+        worth_sold = np.minimum(value, 0) * is_option
+        perpetual = np.flatnonzero(~is_option)
+        perpetual = perpetual[order_by(exposure.set_of[perpetual], book.instrument[perpetual])]
 
         def net(rated: FloatArray) -> IntArray:
-            total = np.zeros(exposure.sets)
-            np.add.at(total, exposure.set_of[perpetual], (exposure.quantity * rated[book.instrument])[perpetual])
-            return to_units(np.abs(total), what=PERPETUAL)
+            amounts = quantity[perpetual] * rated[book.instrument[perpetual]]
+            total = np.bincount(exposure.set_of[perpetual], weights=amounts, minlength=exposure.sets)
+            return to_units_fast(np.abs(total.astype(np.float64, copy=False)), what=PERPETUAL)
 
         return (
             Charge(component=ISOLATED, initial_units=isolated[0], maintenance_units=isolated[1]),
@@ -198,8 +208,8 @@ class StandardOptionMethodology(Methodology):
                 maintenance_units=net(prepared.perpetual_maintenance),
             ),
             Charge(component=DEPEG, initial_units=depeg, maintenance_units=np.zeros_like(depeg)),
-            _at_both_levels(LONG_VALUE, exposure.set_total(held, what=LONG_VALUE)),
-            _at_both_levels(SHORT_VALUE, exposure.set_total(sold, what=SHORT_VALUE)),
+            _at_both_levels(LONG_VALUE, exposure.set_total(worth_held, what=LONG_VALUE)),
+            _at_both_levels(SHORT_VALUE, exposure.set_total(worth_sold, what=SHORT_VALUE)),
         )
 
     def _parameters(self, underlying: str) -> StandardParameters:
@@ -224,27 +234,24 @@ class _Expiries:
 
     def added(self, amounts: FloatArray) -> FloatArray:
         """Sum by group, in the order of the rows."""
-        total = np.zeros(self.count)
-        np.add.at(total, self.of_row, amounts)
-        return total
+        return np.bincount(self.of_row, weights=amounts, minlength=self.count).astype(np.float64, copy=False)
 
     def largest(self, amounts: FloatArray) -> FloatArray:
         """Largest by group of amounts that are not negative."""
-        largest = np.zeros(self.count)
-        np.maximum.at(largest, self.of_row, amounts)
-        return largest
+        return np.maximum.reduceat(amounts, self.first) if self.count else np.zeros(0)
 
     def by_set(self, units: IntArray, *, exposure: Exposure, what: str) -> IntArray:
         """Add group amounts up to netting sets."""
-        return sum_units(units, group=self.set_of, groups=exposure.sets, what=what)
+        return sum_units_fast(units, group=self.set_of, groups=exposure.sets, what=what)
 
 
-def _expiries(exposure: Exposure, *, option: IntArray) -> _Expiries:
-    expiry = exposure.instruments.expiry_at[exposure.book.instrument].astype(np.int64)
-    row = option[np.lexsort((exposure.book.instrument[option], expiry[option], exposure.set_of[option]))]
-    set_of, expiry = exposure.set_of[row], expiry[row]
-    is_first = np.ones(len(row), dtype=bool)
-    is_first[1:] = (set_of[1:] != set_of[:-1]) | (expiry[1:] != expiry[:-1])
+def _expiries(exposure: Exposure, *, expiry: IntArray) -> _Expiries:
+    """Options by netting set, expiry of shape (I,), instrument."""
+    place = rank(expiry, np.arange(len(expiry)))
+    option = np.flatnonzero(exposure.is_option)
+    row = option[order_by(exposure.set_of[option], place[exposure.book.instrument[option]])]
+    set_of, of_row = exposure.set_of[row], expiry[exposure.book.instrument[row]]
+    is_first = changes(set_of) | changes(of_row)
     first = np.flatnonzero(is_first)
     return _Expiries(row=row, of_row=np.cumsum(is_first) - 1, first=first, set_of=set_of[first])
 

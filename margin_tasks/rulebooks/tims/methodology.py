@@ -12,11 +12,12 @@ from pydantic import Field, field_validator, model_validator
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, IntArray, TextArray
-from margin_tasks.risk.amounts import sum_units, to_units
+from margin_tasks.risk.amount_kernels import sum_units_fast, to_units_fast
 from margin_tasks.risk.arrays import ScenarioModel, scenario_pnl_per_contract
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology, no_name
+from margin_tasks.rulebooks.ordering import groups_by, order_by
 from margin_tasks.rulebooks.tims.parameters import PortfolioMarginRules, ValuationRange, definition
 from margin_tasks.rulebooks.tims.requirement import (
     GroupMargin,
@@ -133,7 +134,7 @@ class TimsMethodology(Methodology):
         Initial and maintenance margin are one figure. Option value is not deducted: equity counts it.
         """
         book = exposure.book
-        order = np.lexsort((book.instrument, book.account))
+        order = order_by(book.account, book.instrument)
         accounts, account = np.unique(book.account, return_inverse=True)
         margin = portfolio_margin(
             prepared.rules,
@@ -154,13 +155,13 @@ class TimsMethodology(Methodology):
         own_name[set_of[loses]] = prepared.point_name[classes.group, own_point][loses]
         product_name[set_of[product_loses]] = prepared.point_name[classes.group, product_point][product_loses]
 
-        worst = to_units(classes.worst_loss, what=WORST_LOSS)
+        worst = to_units_fast(classes.worst_loss, what=WORST_LOSS)
         together = _added(classes.worst_loss, row=product_of, rows=len(products.account))
         saved = np.maximum(together - products.worst_loss, 0.0)
         # In proportion to the losses that each class group would owe for alone: none gets back more than that.
-        credit = to_units(saved[product_of] * _share(classes.worst_loss, together[product_of]), what=WORST_LOSS)
+        credit = to_units_fast(saved[product_of] * _share(classes.worst_loss, together[product_of]), what=WORST_LOSS)
         added = np.maximum(products.minimum - products.worst_loss, 0.0)
-        top_up = to_units(
+        top_up = to_units_fast(
             added[product_of] * _share(classes.minimum, products.minimum[product_of]), what=CONTRACT_MINIMUM
         )
         components = (
@@ -169,7 +170,7 @@ class TimsMethodology(Methodology):
             (CONTRACT_MINIMUM, top_up, None),
         )
         return tuple(
-            _charge(component, sum_units(units, group=set_of, groups=exposure.sets, what=component), name)
+            _charge(component, sum_units_fast(units, group=set_of, groups=exposure.sets, what=component), name)
             for component, units, name in components
         )
 
@@ -192,7 +193,8 @@ def _sets_of(classes: GroupMargin, *, exposure: Exposure, account: IntArray) -> 
     """Netting set of every class group of every account: that of the positions in it."""
     width = len(exposure.instruments.underlyings)
     underlying = exposure.instruments.underlying_index[exposure.book.instrument]
-    key, first = np.unique(account * width + underlying, return_index=True)
+    first = groups_by(account, underlying).first
+    key = account[first] * width + underlying[first]
     set_of: IntArray = exposure.set_of[first[np.searchsorted(key, classes.account * width + classes.group)]]
     return set_of
 
@@ -215,6 +217,4 @@ def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
 
 
 def _added(amount: FloatArray, *, row: IntArray, rows: int) -> FloatArray:
-    total = np.zeros(rows)
-    np.add.at(total, row, amount)
-    return total
+    return np.bincount(row, weights=amount, minlength=rows).astype(np.float64, copy=False)

@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, IntArray, TextArray
+from margin_tasks.rulebooks.ordering import groups_by
 from margin_tasks.rulebooks.tims.parameters import PortfolioMarginRules
 
 MINIMUM_BINDS = -1
@@ -143,8 +144,8 @@ def portfolio_margin(
     product_of_class[contracts.class_group] = contracts.product_group
     products, row = _pairs(classes[:, 0], product_of_class[classes[:, 1]])
     counted = np.where(class_pnl > 0.0, rules.product_group_offset * class_pnl, class_pnl)
-    product_pnl = np.zeros((len(products), class_pnl.shape[1]))
-    np.add.at(product_pnl, row, counted)
+    added = csr_array((np.ones(len(row)), (row, np.arange(len(row)))), shape=(len(products), len(row)))
+    product_pnl = np.asarray(added @ counted)
     product_groups = _group_margin(products, product_pnl, _added_up(minimum, row=row, rows=len(products)))
 
     accounts = len(holdings.account_id)
@@ -164,26 +165,25 @@ def portfolio_margin(
 
 def _minimum(rules: PortfolioMarginRules, contracts: MarginedContracts, holdings: Holdings) -> FloatArray:
     """Least requirement of each position, shape (P,)."""
-    at = holdings.instrument
-    each = np.where(contracts.is_option[at], rules.minimum_per_unit * contracts.multiplier[at], 0.0)
+    at, each = holdings.instrument, np.where(contracts.is_option, rules.minimum_per_unit * contracts.multiplier, 0.0)
     if rules.is_minimum_capped_by_long_value:
-        worth = np.maximum(contracts.market_value[at], 0.0)
-        each = np.where(holdings.quantity > 0.0, np.minimum(each, worth), each)
+        capped = np.minimum(each, np.maximum(contracts.market_value, 0.0))
+        each = np.where(holdings.quantity > 0.0, capped[at], each[at])
+    else:
+        each = each[at]
     minimum: FloatArray = each * np.abs(holdings.quantity)
     return minimum
 
 
 def _pairs(one: IntArray, two: IntArray) -> tuple[IntArray, IntArray]:
     """Distinct pairs of indices in ascending order, shape (G, 2), and the pair of each row."""
-    width = int(two.max(initial=0)) + 1
-    key, row = np.unique(one * width + two, return_inverse=True)
-    return np.stack(np.divmod(key, width), axis=1), row
+    groups = groups_by(one, two)
+    first = groups.first
+    return np.stack([one[first], two[first]], axis=1), groups.of_row
 
 
 def _added_up(amount: FloatArray, *, row: IntArray, rows: int) -> FloatArray:
-    total = np.zeros(rows)
-    np.add.at(total, row, amount)
-    return total
+    return np.bincount(row, weights=amount, minlength=rows).astype(np.float64, copy=False)
 
 
 def _group_margin(keys: IntArray, pnl: FloatArray, minimum: FloatArray) -> GroupMargin:
@@ -216,7 +216,7 @@ def _refuse_unusable(rules: PortfolioMarginRules, contracts: MarginedContracts, 
     if is_bad.any():
         named = ", ".join(sorted({str(name) for name in holdings.account_id[holdings.account[is_bad]]})[:5])
         raise MarginError(FailureReason.INVALID_REQUEST, f"accounts {named}: a quantity is not a finite number")
-    if len(_pairs(holdings.account, holdings.instrument)[0]) != len(holdings.account):
+    if len(groups_by(holdings.account, holdings.instrument)) != len(holdings.account):
         raise MarginError(
             FailureReason.DUPLICATE_KEY, "holdings: an account holds an instrument twice; add the positions up"
         )
