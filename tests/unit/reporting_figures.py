@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 
 import pandas as pd
 
+from margin_tasks.contracts.tables import RISK
 from margin_tasks.reporting.context import ClearingHouseDetails, ReportContext
 
 CONTEXT = ReportContext(
@@ -252,13 +253,23 @@ def _collateral_values() -> pd.DataFrame:
     for account, assets in _COLLATERAL.items():
         for asset, quantity, price, haircut in assets:
             value = Decimal(quantity) * Decimal(price)
+            taken = value * Decimal(haircut)
             rows.append(
-                (account, asset, Decimal(quantity), float(price), float(haircut), value, value * (1 - Decimal(haircut)))
+                (
+                    account,
+                    asset,
+                    Decimal(quantity),
+                    float(price),
+                    float(haircut),
+                    value,
+                    taken,
+                    Decimal(0),
+                    Decimal(0),
+                    value - taken,
+                    "counted",
+                )
             )
-    return pd.DataFrame(
-        rows,
-        columns=["account_id", "asset", "quantity", "asset_price_usd", "haircut", "market_value", "collateral_value"],
-    )
+    return pd.DataFrame(rows, columns=list(RISK["collateral_values"].column_names))
 
 
 def _components() -> pd.DataFrame:
