@@ -84,6 +84,12 @@ def test_airflow_of_the_image_is_the_locked_one() -> None:
     assert 'test "$(airflow version)" = "$AIRFLOW_VERSION"' in DOCKERFILE
 
 
+def test_the_image_knows_the_references_of_the_deadlines() -> None:
+    # A DAG with a deadline of its own is refused by every component that does not load the plugin.
+    assert "COPY plugins ./plugins" in DOCKERFILE
+    assert "AIRFLOW__CORE__PLUGINS_FOLDER=/opt/margin/plugins" in DOCKERFILE
+
+
 def test_celery_is_one_that_the_provider_can_import() -> None:
     # 5.7 removed a name that the locked provider imports; scheduler and workers would not start.
     assert locked_versions()["celery"] < Version("5.7")
