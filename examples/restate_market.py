@@ -38,6 +38,8 @@ HISTORY_START = date(2015, 1, 1)
 SECONDS_PER_YEAR = 365 * 86_400
 # Share of the total vega that is spread evenly over the strikes, so that wings without vega still shape the slice.
 EVEN_WEIGHT = 0.02
+# USD per euro, for cash collateral in euros: stated, not observed.
+EURO_USD = {date(2026, 2, 3): "1.1790", date(2026, 2, 4): "1.1805", date(2026, 2, 5): "1.1820"}
 # Out-of-the-money options worth at least one price step of the venue: the error in volatility is stated for these.
 PRICE_STEP_COIN = 0.0001
 TABLE_START = "<!-- fit table: written by restate_market.py -->"
@@ -85,7 +87,8 @@ def restate_day(market: Path, day: date) -> list[dict[str, str]]:
         folder / "index.csv",
         ("asset", "index_price", "price_source"),
         [{"asset": name, "index_price": text(index[name]), "price_source": source} for name in UNDERLYINGS]
-        + [{"asset": name, "index_price": "1.0", "price_source": "stated"} for name in ("USDC", "USD")],
+        + [{"asset": name, "index_price": "1.0", "price_source": "stated"} for name in ("USDC", "USD")]
+        + [{"asset": "EUR", "index_price": EURO_USD[day], "price_source": "stated"}],
     )
     slices = {name: fit_underlying(chain[chain["currency"] == name], day) for name in UNDERLYINGS}
     write(

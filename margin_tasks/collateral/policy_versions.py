@@ -13,7 +13,10 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 
 
 class PolicyVersion(BaseModel):
-    """What every version of a policy states about itself; amounts are in ``currency``."""
+    """What every version of a policy states about itself; amounts are in ``currency``.
+
+    ``changed_by`` names who proposed the version, so that nobody approves what they changed themselves.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,6 +26,7 @@ class PolicyVersion(BaseModel):
     title: str
     source: str
     currency: str
+    changed_by: tuple[str, ...] = ()
 
 
 Policy = TypeVar("Policy", bound=PolicyVersion)

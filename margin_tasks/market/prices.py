@@ -60,7 +60,7 @@ def index_prices(
 
     Returns:
         One row for each asset with such a quote, sorted: ``asset, index_price`` (USD), ``venue_count`` (used),
-        ``is_fallback``.
+        ``is_fallback``, ``observed_at`` of the newest observation behind the price, ``price_floor``.
     """
     quotes = index_quotes[["asset", "venue", "index_price", "observed_at"]].sort_values(["asset", "venue"])
     quotes, references = split_references(quotes)
@@ -71,6 +71,7 @@ def index_prices(
     agreeing = fresh[(fresh["index_price"] / median - 1.0).abs() <= policy.maximum_deviation]
     used = agreeing.groupby("asset")["index_price"].agg(["median", "count"])
     every = quotes.groupby("asset")["index_price"].agg(["median", "count"])
+    newest = quotes.groupby("asset")["observed_at"].max()
     used = used.reindex(every.index)
     is_fallback = ~(used["count"] >= policy.minimum_venues)
     chosen = used.mask(is_fallback, every)
@@ -80,6 +81,7 @@ def index_prices(
             "index_price": chosen["median"].to_numpy(dtype=np.float64),
             "venue_count": chosen["count"].to_numpy(dtype=np.int64),
             "is_fallback": is_fallback.to_numpy(dtype=bool),
+            "observed_at": newest.to_numpy(),
         }
     )
     return policy_prices(market, references=references, cutoff_at=cutoff_at, policies=asset_policies)

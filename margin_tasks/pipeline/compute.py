@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ import pandas as pd
 from margin_tasks.calls.calls import account_margin, margin_calls
 from margin_tasks.calls.decisions import call_decisions
 from margin_tasks.calls.policy import call_policy_in_force
-from margin_tasks.collateral.policy import CollateralPolicy, collateral_policy_in_force
+from margin_tasks.collateral.policy import collateral_policy_in_force
+from margin_tasks.collateral.terms import DayPrice, DayTerms, day_terms
 from margin_tasks.collateral.valuation import value_collateral
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import empty_frame
@@ -66,8 +67,7 @@ Frames = Mapping[str, pd.DataFrame]
 # Feeds in which a refused row leaves something unknown about the account that it names.
 ACCOUNT_FEEDS = ("positions", "trades", "collateral_balances")
 
-# Digits of a haircut, rounded up: as many as the lake keeps of an amount.
-_HAIRCUT = Decimal("1E-8")
+_SECONDS_PER_HOUR = 3600.0
 
 
 def value(feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime) -> dict[str, pd.DataFrame]:
@@ -97,7 +97,9 @@ def value(feeds: Frames, *, quarantine: pd.DataFrame, cutoff_at: datetime) -> di
             "scenarios": scenarios_frame(arrays, instruments=market.instruments),
             "risk_arrays": risk_arrays_frame(arrays, instruments=market.instruments),
             "collateral_terms": _collateral_terms(
-                feeds["collateral_balances"], policy=_collateral_policy(index, business_date=cutoff_at.date())
+                feeds["collateral_balances"],
+                terms=_day_terms(feeds, index, cutoff_at=cutoff_at, business_date=cutoff_at.date()),
+                index=index,
             ),
         }
     )
@@ -232,7 +234,8 @@ def _margin(
     collateral_values = value_collateral(
         held,
         asset_prices=index[["asset", "index_price"]].rename(columns={"index_price": "asset_price_usd"}),
-        policy=_collateral_policy(index, business_date=business_date),
+        terms=_day_terms(feeds, index, cutoff_at=cutoff_at, business_date=business_date),
+        own_groups=_own_groups(accounts, feeds["members"]),
     )
     changes = _requirement_changes(day, results=results, own_rulebook=own_rulebook)
     call_policy = call_policy_in_force(business_date)
@@ -465,40 +468,70 @@ def _fallback_assets(index: pd.DataFrame) -> set[str]:
     return set(index.loc[index["is_fallback"], "asset"]) - {USD}
 
 
-def _collateral_policy(index: pd.DataFrame, *, business_date: date) -> CollateralPolicy:
-    """Policy in force, in which an asset on a fallback index counts at the lower of that and the previous index.
+def _day_terms(feeds: Frames, index: pd.DataFrame, *, cutoff_at: datetime, business_date: date) -> DayTerms:
+    """Collateral terms of the day: what the policy says at the day's prices, after the closes known by then.
 
-    The cut is part of the haircut, so that positions and collateral are still priced at one level.
+    An asset on a fallback index counts at the lower of that and the previous index. The cut is part of the haircut, so
+    that positions and collateral are still priced at one level.
     """
-    policy = collateral_policy_in_force(business_date)
-    rows = index[index["asset"].isin(_fallback_assets(index))]
-    kept = (rows["previous_index_price"] / rows["index_price"]).clip(upper=1.0)
-    share = {asset: Decimal(repr(float(part))) for asset, part in zip(rows["asset"], kept, strict=True)}
-    return policy.model_copy(
-        update={
-            "eligible_assets": tuple(
-                eligible.model_copy(
-                    update={
-                        "haircut": (1 - (1 - eligible.haircut) * share[eligible.asset]).quantize(_HAIRCUT, ROUND_UP)
-                    }
-                )
-                if eligible.asset in share
-                else eligible
-                for eligible in policy.eligible_assets
+    kept = (index["previous_index_price"] / index["index_price"]).clip(upper=1.0)
+    kept = kept.where(index["asset"].isin(_fallback_assets(index)), 1.0)
+    age = (pd.Timestamp(cutoff_at) - index["observed_at"]).dt.total_seconds().clip(lower=0.0) / _SECONDS_PER_HOUR
+    closes = feeds["price_history"]
+    return day_terms(
+        collateral_policy_in_force(business_date),
+        prices={
+            asset: DayPrice(price=price, age_hours=hours, kept_share=share)
+            for asset, price, hours, share in zip(index["asset"], index["index_price"], age, kept, strict=True)
+        },
+        closes=closes.loc[closes["price_date"] < business_date, ["asset", "price_date", "close_price"]],
+    )
+
+
+def _own_groups(accounts: pd.DataFrame, members: pd.DataFrame) -> dict[str, str]:
+    """Issuer group of the member behind each account; absent where the member states none."""
+    groups = members.dropna(subset=["issuer_group"]).set_index("member_id")["issuer_group"]
+    return accounts.set_index("account_id")["member_id"].map(groups).dropna().to_dict()
+
+
+def _collateral_terms(balances: pd.DataFrame, *, terms: DayTerms, index: pd.DataFrame) -> pd.DataFrame:
+    """Terms of every asset held, tier by tier, read from the policy and not from its use: the second road to values."""
+    floors = index.set_index("asset")["price_floor"]
+    limits = terms.limits
+    rows = []
+    for asset in sorted(set(balances["asset"])):
+        found = terms.of(asset)
+        lower = Decimal(0)
+        for number, tier in enumerate(found.tiers, start=1):
+            rows.append(
+                {
+                    "asset": asset,
+                    "tier": number,
+                    "asset_currency": found.asset_currency,
+                    "asset_class": found.asset_class,
+                    "issuer": found.issuer,
+                    "issuer_group": found.issuer_group,
+                    "haircut_schedule": found.schedule,
+                    "price_state": found.price_state,
+                    "tier_unit": found.by,
+                    "tier_from": lower,
+                    "tier_upto": tier.upto,
+                    "haircut": float(tier.haircut),
+                    "fx_haircut": float(found.fx_haircut),
+                    "issuer_share_limit": _share(limits.by_issuer, found.issuer),
+                    "asset_class_share_limit": _share(limits.by_asset_class, found.asset_class),
+                    "limit_reading": limits.reading,
+                    "price_floor_usd": floors.get(asset, np.nan),
+                }
             )
-        }
-    )
+            lower = tier.upto or lower
+    return pd.DataFrame(rows, columns=list(RISK["collateral_terms"].column_names))
 
 
-def _collateral_terms(balances: pd.DataFrame, *, policy: CollateralPolicy) -> pd.DataFrame:
-    """Haircut of every asset held, read from the policy and not from its use: the second road to collateral values."""
-    assets = sorted(set(balances["asset"]))
-    return pd.DataFrame(
-        {
-            "asset": assets,
-            "haircut": [float(policy.haircuts.get(asset, policy.ineligible_haircut)) for asset in assets],
-        }
-    )
+def _share(limits: Mapping[str, Decimal], name: str | None) -> float:
+    """Limit of an issuer or class, NaN where there is none."""
+    share = None if name is None else limits.get(name)
+    return np.nan if share is None else float(share)
 
 
 def _valuations_frame(market: DayMarket) -> pd.DataFrame:

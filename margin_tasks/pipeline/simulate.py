@@ -809,7 +809,7 @@ def _day_of(opened: Lake, *, run: Mapping[str, Any], request: Request) -> Simula
     account_key = [run_id, request.account_id or ""]
     feeds = {
         name: _frame(opened, FEEDS[name], schema="raw", where=of_run, parameters=[run_id])
-        for name in ("accounts", "instruments", "market_prices", "index_quotes", "price_history")
+        for name in ("members", "accounts", "instruments", "market_prices", "index_quotes", "price_history")
     } | {
         name: _frame(opened, FEEDS[name], schema="raw", where=of_account, parameters=account_key)
         for name in ACCOUNT_FEEDS

@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from margin_tasks.market.asset_policy import asset_price_policies_in_force
+from margin_tasks.market.asset_policy import StakingRule, asset_price_policies_in_force
 from margin_tasks.market.prices import TOKENISED_ASSET, USD
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.day_market import DayMarket
@@ -40,7 +40,7 @@ class StressMoves:
 def stress_moves(stress: MarketStress, *, instruments: pd.DataFrame, business_date: date) -> StressMoves:
     """Moves of every underlying of the contract master, and of every other asset that the stress names.
 
-    A reference value from which a token is priced moves with the token. Currencies that nothing is listed on, stable
+    A reference value from which a token is priced moves with the token, a staked token with its coin. Currencies that nothing is listed on, stable
     coins among them, stay unless the stress names them.
     """
     is_token = instruments["product_type"] == TOKENISED_ASSET
@@ -50,7 +50,11 @@ def stress_moves(stress: MarketStress, *, instruments: pd.DataFrame, business_da
     assets = sorted(coins | tokens | named)
     price = {asset: stress.price_move(asset, is_coin=asset in coins) for asset in assets}
     for policy in asset_price_policies_in_force(business_date):
-        if policy.asset in price:
+        if isinstance(policy.rule, StakingRule):
+            # The redemption rate stays; what the token fetches moves with the coin that it is redeemed for.
+            if policy.rule.coin in price:
+                price.setdefault(policy.asset, price[policy.rule.coin])
+        elif policy.asset in price:
             price.setdefault(policy.rule.reference_asset, price[policy.asset])
     volatility = {asset: stress.volatility_move(asset, is_coin=asset in coins) for asset in assets}
     return StressMoves(price=price, volatility=volatility)

@@ -32,6 +32,21 @@ SMALLEST_COVER = 0.05
 # What is assumed to be left of an asset after its haircut when the opening balance is sized.
 ASSUMED_VALUE = {"USD": 1.0, "USDC": 0.99, "BTC": 0.90, "ETH": 0.88}
 LOTS = {"USD": Decimal(10_000), "USDC": Decimal(10_000), "BTC": Decimal("0.5"), "ETH": Decimal(5)}
+# Posted beside what is sized: each shows a rule of the collateral policy, in an account that is not called. The share
+# token is an issue of the group that OSTS belongs to; the gold of HALV-H01 and the staked ether of QUAY-C02 are more
+# than the limits let count.
+POSTED = {
+    ("ALPE-H01", "EUR"): Decimal(2_000_000),
+    ("BRIG-H01", "STETHX"): Decimal(600),
+    ("HALV-C03", "TBILLX"): Decimal(400),
+    ("HALV-C03", "XAUX"): Decimal(10),
+    ("HALV-H01", "XAUX"): Decimal(900),
+    ("LIND-H01", "XAUX"): Decimal(600),
+    ("OSTS-H01", "EQTX"): Decimal(3_000),
+    ("QUAY-C02", "STETHX"): Decimal(1_800),
+    ("SABL-H01", "TBILLX"): Decimal(8_000),
+    ("SABL-H02", "EQTX"): Decimal(800),
+}
 # Fictional settlement banks and custodians, and the coins of which so many at one holder are held in two wallets.
 LOCATIONS = {"USD": "NORTHBANK", "EUR": "RHEINBANK", "USDC": "COLDVAULT", "BTC": "COLDVAULT", "ETH": "COLDVAULT"}
 WARM_WALLETS = {"BTC": Decimal(200), "ETH": Decimal(4000)}
@@ -120,6 +135,11 @@ def opening_collateral(
             lots = Decimal(repr(needed * percent / 100.0 / price)) / LOTS[asset]
             balances[account.account_id, asset] = lots.quantize(Decimal(1), rounding=ROUND_HALF_UP) * LOTS[asset]
     return {key: quantity for key, quantity in balances.items() if quantity}
+
+
+def posted_collateral() -> dict[tuple[str, str], Decimal]:
+    """Balances of other assets than the sized ones, by account and asset; the same on both days."""
+    return dict(POSTED)
 
 
 def collateral_after_deposits(balances: Mapping[tuple[str, str], Decimal]) -> dict[tuple[str, str], Decimal]:

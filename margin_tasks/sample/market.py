@@ -124,7 +124,7 @@ def load_market(business_date: date, *, examples: Path = EXAMPLES_FOLDER) -> Sam
     return SampleMarket(
         business_date=business_date,
         cutoff_at=cutoff_at,
-        index_price=index_price | _token_prices(tokens, cutoff_at=cutoff_at),
+        index_price=index_price | _token_prices(tokens, coins=index_price, cutoff_at=cutoff_at),
         perpetual_mark={row["underlying"]: float(row["mark_price"]) for row in perpetuals},
         funding_rate={row["underlying"]: float(row["funding_rate"]) for row in perpetuals},
         slices={(underlying, svi.expiry_at): svi for underlying, svi in slices},
@@ -142,14 +142,17 @@ def listed_strikes(segments: str) -> tuple[int, ...]:
     return tuple(sorted(strikes))
 
 
-def _token_prices(tokens: Mapping[str, Token], *, cutoff_at: datetime) -> dict[str, float]:
+def _token_prices(tokens: Mapping[str, Token], *, coins: Mapping[str, float], cutoff_at: datetime) -> dict[str, float]:
     """Price of each token by its policy in force."""
     policies = asset_price_policies_in_force(cutoff_at.date())
     venues = max((policy.minimum_venues for policy in policies), default=0)
     priced = policy_prices(
         pd.DataFrame(
-            [(asset, token.market_price, venues, False) for asset, token in tokens.items()],
-            columns=["asset", "index_price", "venue_count", "is_fallback"],
+            [
+                (asset, price, venues, False, pd.Timestamp(cutoff_at))
+                for asset, price in {**coins, **{name: token.market_price for name, token in tokens.items()}}.items()
+            ],
+            columns=["asset", "index_price", "venue_count", "is_fallback", "observed_at"],
         ),
         references=pd.DataFrame(
             [
@@ -161,7 +164,8 @@ def _token_prices(tokens: Mapping[str, Token], *, cutoff_at: datetime) -> dict[s
         cutoff_at=cutoff_at,
         policies=policies,
     )
-    return dict(zip(priced["asset"].tolist(), priced["index_price"].tolist(), strict=True))
+    prices = dict(zip(priced["asset"].tolist(), priced["index_price"].tolist(), strict=True))
+    return {asset: prices[asset] for asset in tokens}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

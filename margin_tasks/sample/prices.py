@@ -38,6 +38,8 @@ FUTURE_HALF_SPREAD = 0.0003
 VENUES = ("ARGENTUM", "BOREAS", "CALDERA", "DELPHI", "ESTUARY")
 VENUE_BASIS_POINTS = (-4, -1, 0, 2, 3)
 STABLECOIN_BASIS_POINTS = (-1, 0, 0, 0, 1)
+# Posted as cash; nothing is listed on them.
+FOREIGN_CURRENCIES = ("EUR",)
 
 BOOK_LEVELS = 10
 BOOK_LEVEL_USD = 150_000.0
@@ -139,6 +141,18 @@ def quote_index(market: SampleMarket, random: np.random.Generator) -> pd.DataFra
         )
         age = int((market.cutoff_at - token.published_at).total_seconds())
         rows.append((token.reference_asset, REFERENCE_VENUE, token.reference_price, age))
+    # Quoted after everything else: what was drawn before them stays as it was.
+    for asset in FOREIGN_CURRENCIES:
+        shuffled = random.permutation(np.array(STABLECOIN_BASIS_POINTS))
+        rows.extend(
+            (
+                asset,
+                venue,
+                round(market.index_price[asset] * (1.0 + int(gap) / 10_000.0), 5),
+                int(random.integers(1, 9)),
+            )
+            for venue, gap in zip(VENUES, shuffled, strict=True)
+        )
     frame = pd.DataFrame(rows, columns=["asset", "venue", "index_price", "seconds_before"])
     return frame.sort_values(["asset", "venue"], kind="stable", ignore_index=True)
 

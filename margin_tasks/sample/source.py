@@ -21,7 +21,12 @@ from margin_tasks.sample.books import (
     trade_feed,
     without_expired,
 )
-from margin_tasks.sample.collateral import collateral_after_deposits, collateral_feed, opening_collateral
+from margin_tasks.sample.collateral import (
+    collateral_after_deposits,
+    collateral_feed,
+    opening_collateral,
+    posted_collateral,
+)
 from margin_tasks.sample.history import TOKENS, token_closes
 from margin_tasks.sample.instruments import list_instruments
 from margin_tasks.sample.market import BUSINESS_DATES, EXAMPLES_FOLDER, OPENING_DATE, load_market
@@ -108,7 +113,7 @@ class SampleSource:
         opening = self._markets[OPENING_DATE]
         positions = add_deals({}, open_book(opening, _stream(1, OPENING_DATE)))
         products = add_deals({}, opening_product_deals())
-        balances = opening_collateral(positions, opening) | product_collateral()
+        balances = opening_collateral(positions, opening) | product_collateral() | posted_collateral()
         books = {}
         for day in BUSINESS_DATES:
             priced = self._markets[day]

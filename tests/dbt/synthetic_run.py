@@ -185,13 +185,19 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
                  "settlement_amount": sign * (variation + paid + funding), "worst_scenario_pnl": Decimal(0)}
             )  # fmt: skip
 
+    uncut = {"fx_haircut_amount": Decimal(0), "concentration_amount": Decimal(0), "counting_rule": "counted"}
     collateral_values = [
         {"account_id": "A1", "asset": "USD", "quantity": Decimal("10000"), "asset_price_usd": 1.0, "haircut": 0.0,
-         "market_value": Decimal(10_000), "collateral_value": Decimal(10_000)},
+         "market_value": Decimal(10_000), "haircut_amount": Decimal(0), "collateral_value": Decimal(10_000), **uncut},
         {"account_id": "A2", "asset": "BTC", "quantity": Decimal("1.5"), "asset_price_usd": BTC_INDEX, "haircut": 0.1,
-         "market_value": Decimal(96_000), "collateral_value": Decimal(86_400)},
+         "market_value": Decimal(96_000), "haircut_amount": Decimal(9_600), "collateral_value": Decimal(86_400), **uncut},
     ]  # fmt: skip
-    collateral_terms = [{"asset": "USD", "haircut": 0.0}, {"asset": "BTC", "haircut": 0.1}]
+    collateral_terms = [
+        {"asset": asset, "tier": 1, "asset_currency": "USD", "haircut_schedule": "fixed", "price_state": "current",
+         "tier_unit": "value", "tier_from": Decimal(0), "haircut": haircut, "fx_haircut": 0.0,
+         "limit_reading": "fixed_point"}
+        for asset, haircut in (("USD", 0.0), ("BTC", 0.1))
+    ]  # fmt: skip
     requirements = [
         (rulebook, account, Decimal(initial))
         for rulebook, amounts in {

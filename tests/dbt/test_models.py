@@ -20,7 +20,8 @@ from tests.dbt.synthetic_run import CUT_OFF, SyntheticRun, run_event, synthetic_
 
 MARTS = {
     "dim_account": 3, "dim_instrument": 3, "dim_member": 2, "fct_account_margin": 3, "fct_account_scenario_pnl": 4,
-    "fct_call_decision": 1, "fct_collateral": 2, "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 46,
+    "fct_call_decision": 1, "fct_collateral": 2, "fct_collateral_location": 3,
+    "fct_margin_call": 1, "fct_position": 6, "fct_reconciliation": 46,
     "fct_requirement": 9,
     "fct_requirement_change": 0, "fct_requirement_component": 24, "fct_requirement_share": 28,
     "fct_risk_array": 6, "fct_valuation": 3,
@@ -230,7 +231,7 @@ def a_share_of_nothing(run: SyntheticRun) -> SyntheticRun:
 def no_haircut(run: SyntheticRun) -> SyntheticRun:
     rows = rows_of(run, "collateral_values")
     for row in rows:
-        row.update(haircut=0.0, collateral_value=row["market_value"])
+        row.update(haircut=0.0, haircut_amount=Decimal(0), collateral_value=row["market_value"])
     return with_equity_and_requirement(run.with_rows("risk", "collateral_values", rows))
 
 

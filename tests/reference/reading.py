@@ -55,6 +55,8 @@ UNSTATED_TOLERANCES = {
     "crypto/paradex_margin_examples": _EXACT,
     "crypto/okx_mr9_stablecoin_depeg": _EXACT,
     "crypto/collateral_tiers": _EXACT,
+    # Conversion rates, rounded to twelve decimals by their rule: half a unit of the last.
+    "regulatory/eurex_prisma_dave/expected": Tolerance(absolute=5e-13),
     # Rates are back-solved from rounded charges: methodology "crypto", clarification 20.
     "crypto/okx_mr4_mr7_spot_hedge": Tolerance(absolute=0.0, relative=3e-4),
     # Printed to cents.

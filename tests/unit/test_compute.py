@@ -303,8 +303,8 @@ def test_collateral_on_a_fallback_index_flags_its_holders_and_counts_at_the_lowe
     assert values.loc[("BOTH", "BTC"), "collateral_value"] == 2 * 48_000 * Decimal("0.9")
     assert values.loc[("BOTH", "USD"), "collateral_value"] == 5
     assert values.loc[("OWED", "BTC"), "collateral_value"] == -60_000  # a debt counts in full
-    terms = tables["collateral_terms"].set_index("asset")["haircut"]
-    assert terms["BTC"] == pytest.approx(0.28, abs=1e-12)
+    terms = tables["collateral_terms"].set_index(["asset", "tier"])["haircut"]
+    assert terms["BTC", 1] == pytest.approx(0.28, abs=1e-12)
 
 
 def test_collateral_on_a_fallback_index_above_neither_day_is_only_flagged():

@@ -14,6 +14,16 @@ tokens as (
     where product_type = 'tokenised_asset'
 ),
 
+-- Lowest price that the price policy of a staked token gives, however far its market falls.
+floors as (
+    select
+        asset,
+        max(price_floor_usd) as price_floor_usd
+    from {{ ref("stg_collateral_terms") }}
+    where price_floor_usd is not null
+    group by asset
+),
+
 collateral_values as (
     select * from {{ ref("stg_collateral_values") }}
 ),
@@ -62,7 +72,9 @@ select
     published.lowest_price_usd,
     published.highest_price_usd,
     published.highest_price_usd is not null as is_published,
-    tokens.asset is not null as is_policy_priced
+    tokens.asset is not null or floors.asset is not null as is_policy_priced,
+    floors.price_floor_usd
 from medians
 left join published on medians.asset = published.asset
 left join tokens on medians.asset = tokens.asset
+left join floors on medians.asset = floors.asset

@@ -123,7 +123,10 @@ index_price as (
         cast(
             if(
                 by_array.is_policy_priced,
-                least(by_array.median_price_usd, by_array.index_price_usd),
+                greatest(
+                    least(by_array.median_price_usd, by_array.index_price_usd),
+                    coalesce(by_array.price_floor_usd, 0)
+                ),
                 by_array.median_price_usd
             ) as decimal(38, 8)
         ) as sql_amount,

@@ -12,5 +12,9 @@ select
     asset_price_usd,
     haircut,
     market_value,
-    collateral_value
+    haircut_amount,
+    fx_haircut_amount,
+    concentration_amount,
+    collateral_value,
+    counting_rule
 from collateral_values
