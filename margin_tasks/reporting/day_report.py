@@ -35,6 +35,7 @@ from margin_tasks.reporting.notices import file_stem, provenance, session_words
 from margin_tasks.reporting.page import render_template
 from margin_tasks.reporting.page_parts import Chart, ReportTable, Tile
 from margin_tasks.reporting.wording import (
+    DECISION_REASONS,
     component_name,
     component_rank,
     humanised,
@@ -64,8 +65,8 @@ def render_day_report(
         context: identity of the run.
         tables: frames by contract name. Needs margin_calls, account_margin, requirements, requirement_components,
             collateral_values, members and accounts; uses valuations, scenarios, account_scenario_pnl,
-            requirement_changes, findings, quarantine, instruments, market_prices, price_history and run_inputs when
-            given.
+            requirement_changes, call_decisions, findings, quarantine, instruments, market_prices, price_history and
+            run_inputs when given.
         stages: columns stage, elapsed_seconds (seconds), in the order in which the stages ran.
         notices_href: folder of the notices as seen from the page; calls are links when it is given.
 
@@ -86,6 +87,7 @@ def render_day_report(
             status="Calls due" if day.call_count else "No calls",
             tiles=_tiles(day),
             calls=_calls_table(day, notices_href=notices_href),
+            uncalled=_uncalled_table(day),
             movers=_movers_table(day),
             movers_chart=_movers_chart(day),
             exceptions=_exception_tables(day),
@@ -129,6 +131,7 @@ def render_day_csv(*, tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
             ["account_id", "call_id", "call_amount", "variation_call_amount", "initial_call_amount", "due_at"]
         ]
         methods = _by_method(required(tables, "requirements")).add_suffix("_initial_margin").reset_index()
+        decisions = optional(tables, "call_decisions")[["account_id", "decision", "decision_reason"]]
         rows = required(tables, "account_margin")
         for beside, key in (
             (accounts, "account_id"),
@@ -136,6 +139,7 @@ def render_day_csv(*, tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
             (changes, "account_id"),
             (methods, "account_id"),
             (calls, "account_id"),
+            (decisions, "account_id"),
         ):
             rows = rows.merge(beside, on=key, how="left", validate="many_to_one")
         return {
@@ -166,6 +170,10 @@ class _Day:
         self.members = required(tables, "members").set_index("member_id")["member_name"].map(clean_text).to_dict()
         self.accounts = required(tables, "accounts").set_index("account_id")
         self.changes = optional(tables, "requirement_changes")
+        decisions = optional(tables, "call_decisions")
+        is_open = pd.Series([amount > 0 for amount in decimals(decisions["deficit"])], dtype=bool)
+        uncalled = decisions[is_open & (decisions["decision"] != "called")]
+        self.uncalled = uncalled.sort_values(["deficit", "account_id"], ascending=[False, True], kind="stable")
         self.findings = optional(tables, "findings")
         self.quarantine = optional(tables, "quarantine")
         self.valuations = optional(tables, "valuations")
@@ -242,7 +250,7 @@ def _headline(day: _Day) -> str:
         f"{_counted(day.call_count, 'call')} for {format_money(day.called, day.currency)}, "
         f"first due {format_instant(day.calls['due_at'].min())}."
         if day.call_count
-        else "No account is called: every requirement is covered, or the shortfall is below the minimum transfer."
+        else "No account is called: every requirement is covered, or the reason is stated below."
     )
     moves = [
         f"{clean_text(asset)} {format_percent(now / before - 1.0, is_signed=True)} to "
@@ -354,6 +362,27 @@ def _calls_table(day: _Day, *, notices_href: str | None) -> ReportTable:
         links=()
         if notices_href is None
         else tuple(f"{notices_href.rstrip('/')}/{file_stem(str(call['call_id']))}.html" for call in shown),
+    )
+
+
+def _uncalled_table(day: _Day) -> ReportTable:
+    shown = records(day.uncalled.head(_ACCOUNT_ROWS))
+    return ReportTable(
+        caption=f"Deficits that are not called, and why; largest first, in {day.currency}.",
+        heads=("Account", "Deficit", "On its way", "Why not called", "Name", "Policy"),
+        kinds="tnnttt",
+        rows=tuple(
+            (
+                clean_text(row["account_id"]),
+                format_amount(to_decimal(row["deficit"])),
+                format_amount(to_decimal(row["pending_in"])),
+                DECISION_REASONS[str(row["decision_reason"])],
+                day.account_name(row["account_id"]),
+                clean_text(row["policy_version"]),
+            )
+            for row in shown
+        ),
+        note=_shown(len(day.uncalled), len(shown), ACCOUNTS_CSV),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from margin_tasks.contracts.decision_vocabulary import CallTrigger, DecisionReason
 from margin_tasks.reporting.amounts import format_percent
 from margin_tasks.reporting.frames import Record, clean_text
 
@@ -13,6 +14,9 @@ ACCOUNT_TYPES: Final = {
     "client_individual": "individual client account",
     "client_omnibus": "omnibus client account",
 }
+
+# Whose account it is, in the codes of ISO 20022 (ClearingAccountType1Code).
+ORIGINS: Final = {"house": "HOUS", "client_individual": "CLIE", "client_omnibus": "CLIE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,64 @@ COMPONENTS: Final = {
     "conservative_add_on": Wording("Conservative add-on", "Some input was refused; a cautious figure stands in."),
 }
 
+# Why a deficit is not called.
+DECISION_REASONS: Final = {
+    "no_deficit": "No deficit",
+    "within_threshold": "Within the threshold",
+    "above_maintenance": "Equity is at or above maintenance margin",
+    "immaterial": "Exceeds collateral by an immaterial amount",
+    "no_intraday_trigger": "No intraday trigger fired",
+    "covered_by_pending": "Covered by money on its way",
+    "below_minimum_transfer": "Below the minimum transfer amount",
+    "called": "Called",
+}
+
+# Core: what the method measures on the positions themselves, offsets between them included. Every other part is an
+# add-on: charges for what the measure leaves out, minimums, floors and margins of safety.
+CORE_COMPONENTS: Final = frozenset(
+    {
+        "scan_risk", "market_risk", "matrix_loss", "scenario_loss", "worst_loss", "notional_charge",
+        "short_option_charge", "short_option_value", "long_option_value", "ringfenced_gain", "uncovered_short_options",
+        "covered_short_options", "paired_short_options", "paired_option_margin", "isolated_option_margin",
+        "spread_loss", "underlying_positions", "perpetual_margin", "perpetual_gain", "owned_and_owed", "asset_haircut",
+        "perpetual_haircut", "liability_premium", "inter_commodity_credit", "product_group_offset",
+    }
+)  # fmt: skip
+
+# What stands against procyclicality: a floor, or a buffer that may be used up when markets are stressed.
+ANTI_PROCYCLICALITY_COMPONENTS: Final = frozenset({"anti_procyclicality_floor", "buffer"})
+
+COUNTING_RULES: Final = {
+    "counted": "",
+    "debt": "a debt counts in full",
+    "own_group": "issued by the member's own group: counts nothing",
+    "not_eligible": "not eligible: counts nothing",
+    "price_too_old": "price too old: counts nothing",
+    "issuer_limit": "cut by the limit of its issuer",
+    "asset_class_limit": "cut by the limit of its asset class",
+    "stale_price": "extra haircut for a stale price",
+    "tiered": "haircut by size",
+}
+
+CALL_TRIGGERS: Final = {
+    CallTrigger.END_OF_DAY: "end of the clearing day",
+    CallTrigger.REQUIREMENT_ABOVE_COLLATERAL: "requirement too far above equity",
+    CallTrigger.MARK_TO_MARKET_LOSS: "mark-to-market loss of the day",
+    CallTrigger.MARKET_MOVE: "the market raised the requirement",
+    CallTrigger.POSITION_GROWTH: "the day's trades raised the requirement",
+}
+
+DECISION_REASONS: Final = {
+    DecisionReason.NO_DEFICIT: "there is no deficit",
+    DecisionReason.WITHIN_THRESHOLD: "the deficit lies within the threshold",
+    DecisionReason.ABOVE_MAINTENANCE: "equity is not below the maintenance margin",
+    DecisionReason.IMMATERIAL: "the deficit is immaterial within the day",
+    DecisionReason.NO_INTRADAY_TRIGGER: "nothing has happened that an intraday session calls for",
+    DecisionReason.COVERED_BY_PENDING: "money on its way covers the deficit",
+    DecisionReason.BELOW_MINIMUM_TRANSFER: "the amount is below the minimum transfer amount",
+    DecisionReason.CALLED: "called",
+}
+
 VOLATILITY_MOVES: Final = {
     "down": "volatility down",
     "same": "volatility unchanged",
@@ -101,6 +163,11 @@ def component_meaning(component: object) -> str:
     """One sentence on a part of the requirement; empty for an unlisted one."""
     known = COMPONENTS.get(str(component))
     return known.meaning if known else ""
+
+
+def is_core(component: object) -> bool:
+    """Whether a part of the requirement is core; an unlisted one is an add-on."""
+    return str(component) in CORE_COMPONENTS
 
 
 def component_rank(component: object) -> tuple[int, str]:

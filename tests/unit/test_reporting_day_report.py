@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from margin_tasks.contracts.decision_vocabulary import DecisionReason
 from margin_tasks.reporting.charts import COMPARISON_ROLES
 from margin_tasks.reporting.context import ReportInputError
 from margin_tasks.reporting.day_report import render_day_csv, render_day_report
-from margin_tasks.reporting.wording import RULEBOOKS
+from margin_tasks.reporting.wording import DECISION_REASONS, RULEBOOKS
 from margin_tasks.reporting.writer import write_day_report
 from margin_tasks.rulebooks.registry import load_rulebooks
 from tests.unit.reporting_figures import CONTEXT, STAGES, as_floats, day_tables, empty_tables
@@ -90,6 +91,38 @@ def test_a_day_without_calls_history_or_previous_day() -> None:
     page = render_day_report(context=CONTEXT, tables=tables, stages=STAGES)
     assert "No calls today." in page
     assert "No account is called" in page
+
+
+def decided(*rows: tuple[str, str, object, object]) -> pd.DataFrame:
+    columns = ["account_id", "decision_reason", "deficit", "pending_in"]
+    return pd.DataFrame(rows, columns=columns).assign(
+        member_id="M-1",
+        decision=lambda frame: frame["decision_reason"].where(frame["decision_reason"] == "called", "not_called"),
+        call_trigger="end_of_day",
+        policy_version="calls-1.1",
+        currency="USD",
+    )
+
+
+def test_a_deficit_that_is_not_called_is_listed_with_its_reason() -> None:
+    tables = day_tables() | {
+        "call_decisions": decided(
+            ("ACC-01", "called", Decimal(500_000), Decimal(0)),
+            ("ACC-02", "below_minimum_transfer", Decimal("999.5"), Decimal(0)),
+            ("ACC-03", "covered_by_pending", Decimal(70_000), Decimal(80_000)),
+        )
+    }
+    page = render_day_report(context=CONTEXT, tables=tables, stages=STAGES)
+    listed = page[page.index("Deficits that are not called") :]
+    assert listed.index("ACC-03") < listed.index("Covered by money on its way") < listed.index("ACC-02")
+    assert "Below the minimum transfer amount" in listed
+    assert "70,000.00" in listed
+    accounts = list(csv.DictReader(io.StringIO(render_day_csv(tables=tables)["accounts.csv"].decode())))
+    assert [row["decision_reason"] for row in accounts] == ["called", "below_minimum_transfer", "covered_by_pending"]
+
+
+def test_every_reason_has_words() -> None:
+    assert set(DECISION_REASONS) == {reason.value for reason in DecisionReason}
 
 
 @pytest.mark.parametrize("name", NEEDED)
