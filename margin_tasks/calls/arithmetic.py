@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from margin_tasks.collateral.amounts import ZERO, exact_arithmetic, positive_part, to_amounts
+from margin_tasks.collateral.conversion import FxTerms
 from margin_tasks.contracts.failures import ContractError, FailureReason
 
 RoundingMode = Literal["DRUP", "DRDW", "CLSR", "NONE"]
@@ -149,19 +150,16 @@ def simple_conversion(rates: Mapping[str, Decimal], *, haircut: Decimal) -> Conv
         )
 
 
-def asymmetric_conversion(units: Mapping[str, Decimal], *, haircuts: Mapping[str, Decimal]) -> Conversion:
+def asymmetric_conversion(terms: Mapping[str, FxTerms], *, pool_currency: str) -> Conversion:
     """A surplus counts at 1 / (m (1 + h)), a deficit at 1 / (m (1 - h)): the house bears the move of neither.
 
-    Args:
-        units: m, units of each currency for one of the base currency (1 for the base currency itself).
-        haircuts: h of each currency; one that is not named has none.
+    ``terms``: units m for one of the pool's currency and haircut h of every other currency.
     """
-    with exact_arithmetic():
-        shift = {currency: haircuts.get(currency, ZERO) for currency in units}
-        return Conversion(
-            surplus={currency: 1 / (rate * (1 + shift[currency])) for currency, rate in units.items()},
-            deficit={currency: 1 / (rate * (1 - shift[currency])) for currency, rate in units.items()},
-        )
+    own = {pool_currency: Decimal(1)}
+    return Conversion(
+        surplus={currency: found.surplus_rate for currency, found in terms.items()} | own,
+        deficit={currency: found.deficit_rate for currency, found in terms.items()} | own,
+    )
 
 
 def currency_balances(positions: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from margin_tasks.calls.calls import account_margin, margin_calls
 from margin_tasks.calls.decisions import call_decisions, decide
 from margin_tasks.calls.policy import CallPolicy, call_policy_in_force
 from margin_tasks.calls.settlement_calendar import due_time, is_business_day
+from margin_tasks.collateral.conversion import FxTerms
 from margin_tasks.contracts.tables import RISK
 
 BUSINESS_DATE = date(2026, 2, 5)
@@ -251,13 +252,16 @@ def test_no_surplus_of_a_client_covers_the_house_or_another_client(
     haircut=st.decimals(min_value=0, max_value=Decimal("0.2"), places=3),
 )
 def test_pooling_never_asks_for_more_and_a_haircut_never_for_less(held: dict[str, Decimal], haircut: Decimal) -> None:
-    units = {"EUR": Decimal(1), "USD": Decimal("1.09"), "CHF": Decimal("0.94"), "JPY": Decimal("163.5")}
+    units = {"USD": Decimal("1.09"), "CHF": Decimal("0.94"), "JPY": Decimal("163.5")}
     balances = pd.DataFrame([("A", *item) for item in held.items()], columns=["account_id", "currency", "balance"])
     balances["balance"] = balances["balance"].astype(object)
     alone = per_currency_shortfalls(balances)
     pooled, cut = (
         pooled_shortfalls(
-            balances, conversion=asymmetric_conversion(units, haircuts=dict.fromkeys(["USD", "CHF", "JPY"], share))
+            balances,
+            conversion=asymmetric_conversion(
+                {name: FxTerms(units_per_pool=rate, haircut=share) for name, rate in units.items()}, pool_currency="EUR"
+            ),
         )
         for share in (Decimal(0), haircut)
     )
@@ -265,8 +269,8 @@ def test_pooling_never_asks_for_more_and_a_haircut_never_for_less(held: dict[str
     assert all(0 <= amount <= most for amount, most in zip(cut, alone, strict=True))
 
     def worth(missing: pd.Series) -> Decimal:
-        return sum(
-            (amount / units[name] for amount, name in zip(missing, balances["currency"], strict=True)), Decimal(0)
-        )
+        rates = balances["currency"].map(units | {"EUR": Decimal(1)})
+        return sum((amount / rate for amount, rate in zip(missing, rates, strict=True)), Decimal(0))
 
-    assert worth(cut) >= worth(pooled) - Decimal("1e-6")
+    # Conversion rates have twelve decimals: a cent in thousands of millions.
+    assert worth(cut) >= worth(pooled) - Decimal("0.01")

@@ -24,6 +24,7 @@ from margin_tasks.calls.arithmetic import (
     transfers,
     variation_margin,
 )
+from margin_tasks.collateral.conversion import FxTerms
 from margin_tasks.contracts.failures import ContractError, FailureReason
 
 
@@ -166,9 +167,10 @@ def test_accounts_do_not_cover_each_other() -> None:
 
 def test_asymmetric_conversion_marks_a_surplus_down_and_a_deficit_up() -> None:
     # Half a franc to the euro, 4 %: 1 / (0.5 x 1.04) and 1 / (0.5 x 0.96); the base currency bears no haircut.
-    conversion = asymmetric_conversion({"EUR": Decimal(1), "CHF": Decimal("0.5")}, haircuts={"CHF": Decimal("0.04")})
-    assert conversion.surplus["CHF"] * Decimal("0.52") == pytest.approx(Decimal(1))
-    assert conversion.deficit["CHF"] * Decimal("0.48") == pytest.approx(Decimal(1))
+    francs = FxTerms(units_per_pool=Decimal("0.5"), haircut=Decimal("0.04"))
+    conversion = asymmetric_conversion({"CHF": francs}, pool_currency="EUR")
+    assert conversion.surplus["CHF"] == Decimal("1.923076923077")
+    assert conversion.deficit["CHF"] == Decimal("2.083333333333")
     assert conversion.surplus["EUR"] == conversion.deficit["EUR"] == 1
     # 96 EUR stand for 96 x 0.48 = 46.08 CHF of the 50 that are missing.
     missing = pooled_shortfalls(balances(CHF=-50, EUR=96), conversion=conversion)
