@@ -319,7 +319,10 @@ def _print_statement(statement: dict[str, Any]) -> None:
     click.echo("\nEquity")
     for row in statement["collateral"]:
         line(
-            f"{row['quantity'].normalize():f} {row['asset']}", row["collateral_value"], f"haircut {row['haircut']:.1%}"
+            f"{row['quantity'].normalize():f} {row['asset']}",
+            row["collateral_value"],
+            f"haircut {row['haircut']:.1%}"
+            + ("" if row["counting_rule"] == "counted" else f", {row['counting_rule'].replace('_', ' ')}"),
         )
     line("net option value", statement["net_option_value"])
     line("settlement of the day", statement["settlement_amount"])

@@ -96,7 +96,8 @@ def account_statement(opened: Lake, *, run: dict[str, Any], account_id: str) -> 
             " where run_id = ? and account_id = ? order by rulebook_id"
         ),
         "collateral": rows(
-            "select asset, quantity, asset_price_usd, haircut, market_value, collateral_value"
+            "select asset, quantity, asset_price_usd, haircut, market_value, haircut_amount, fx_haircut_amount,"
+            " concentration_amount, collateral_value, counting_rule"
             " from risk.collateral_values where run_id = ? and account_id = ? order by asset"
         ),
         "positions": rows(

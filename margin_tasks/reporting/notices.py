@@ -480,7 +480,7 @@ def _haircut_words(row: Record) -> str:
     quantity, price, value = (to_decimal(row[column]) for column in ("quantity", "asset_price_usd", "market_value"))
     return (
         f"{format_quantity(quantity)} at {format_price(price)} = {format_amount(value)}, "
-        f"less haircut {format_percent(float(row['haircut']))}"
+        f"less haircut {format_percent(float(row['haircut']))}" + _cut_words(row)
     )
 
 
@@ -489,6 +489,21 @@ def _change_statement(change: Record | None, *, subject: str) -> tuple[Statement
         return ()
     return statement(
         [
+def _cut_words(row: Record) -> str:
+    words = {
+        "own_group": " (issued by the member's own group)",
+        "not_eligible": " (not eligible)",
+        "price_too_old": " (price too old)",
+        "stale_price": " (price is old)",
+        "tiered": " (average of its tiers)",
+    }.get(row["counting_rule"], "")
+    for column, what in (("fx_haircut_amount", "for conversion"), ("concentration_amount", "over the limit")):
+        amount = to_decimal(row[column])
+        if amount:
+            words += f", less {format_amount(amount)} {what}"
+    return words
+
+
             ("Requirement of the previous clearing day", "", to_decimal(change["previous_initial_margin"])),
             ("Market", "prices, volatility and time, positions unchanged", to_decimal(change["market_effect"])),
             ("Trading", "the day's trades, in today's market", to_decimal(change["trading_effect"])),
