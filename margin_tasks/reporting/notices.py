@@ -476,7 +476,7 @@ def _equity_statement(
 
 
 def _haircut_words(row: Record) -> str:
-    """``12.5 at 63,700.00 = 796,250.00, less haircut 10 %``."""
+    """``12.5 at 63,700.00 = 796,250.00, less haircut 10 %``, and what conversion and limits take."""
     quantity, price, value = (to_decimal(row[column]) for column in ("quantity", "asset_price_usd", "market_value"))
     return (
         f"{format_quantity(quantity)} at {format_price(price)} = {format_amount(value)}, "
