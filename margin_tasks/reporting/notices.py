@@ -484,11 +484,6 @@ def _haircut_words(row: Record) -> str:
     )
 
 
-def _change_statement(change: Record | None, *, subject: str) -> tuple[StatementLine, ...]:
-    if change is None:
-        return ()
-    return statement(
-        [
 def _cut_words(row: Record) -> str:
     words = {
         "own_group": " (issued by the member's own group)",
@@ -504,6 +499,11 @@ def _cut_words(row: Record) -> str:
     return words
 
 
+def _change_statement(change: Record | None, *, subject: str) -> tuple[StatementLine, ...]:
+    if change is None:
+        return ()
+    return statement(
+        [
             ("Requirement of the previous clearing day", "", to_decimal(change["previous_initial_margin"])),
             ("Market", "prices, volatility and time, positions unchanged", to_decimal(change["market_effect"])),
             ("Trading", "the day's trades, in today's market", to_decimal(change["trading_effect"])),
