@@ -7,11 +7,9 @@ contract broke, 4 the lake or home is busy, 64 wrong use of the command.
 from __future__ import annotations
 
 import errno
-import json
 import math
-import os
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +18,8 @@ import click
 
 from margin_tasks import __version__
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pipeline.command_parts import at_home, home_option, json_option, print_json, shown_path
+from margin_tasks.pipeline.desk.commands import call
 from margin_tasks.pipeline.run import EOD_CUT_OFF
 from margin_tasks.pipeline.settings import Settings, settings
 
@@ -41,12 +41,6 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
-_home = click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of lake, runs, outbox and reports [default: var in the project, or MARGIN_HOME].",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _date = click.option("--date", "business_date", required=True, metavar="YYYY-MM-DD", help="Business date.")
 _session = click.option("--session", default="EOD", show_default=True, help="EOD, or ITD-nn.")
 _source = click.option(
@@ -93,12 +87,22 @@ def margin() -> None:
     """Run and question the clearing day."""
 
 
-def _at_home(home: Path | None) -> Settings:
-    """Return the settings with the home that was asked for, here and in everything that this process starts."""
-    here = settings().at_home(home)
-    os.environ["MARGIN_HOME"] = str(here.home)
-    settings.cache_clear()
-    return settings()
+margin.add_command(call)
+
+
+@margin.group()
+def demo() -> None:
+    """Play a day on a copy of what was published; nothing of the home itself is touched."""
+
+
+@demo.command()
+@json_option
+@home_option
+def calls(as_json: bool, home: Path | None) -> int:
+    """Play the life of the sample's calls: one paid, one part-paid and disputed, one ignored until default review."""
+    from margin_tasks.pipeline.desk.demo import play_calls
+
+    return play_calls(at_home(home), as_json=as_json)
 
 
 @margin.command()
@@ -112,7 +116,7 @@ def _at_home(home: Path | None) -> Settings:
     type=_Seconds(min=0),
     help="Seconds to wait for feeds that are not complete [default: 60, or MARGIN_FEED_WAIT_SECONDS].",
 )
-@_home
+@home_option
 def run(
     business_date: str,
     session: str,
@@ -124,7 +128,7 @@ def run(
     """Run a clearing day on Airflow, from feeds to margin calls."""
     from margin_tasks.pipeline.run_command import run_day
 
-    here = _at_home(home)
+    here = at_home(home)
     outcome = run_day(
         here, business_date=business_date, session=session, source=source or here.source, cut_off=cut_off,
         feed_wait_seconds=wait_seconds,
@@ -132,7 +136,7 @@ def run(
     if outcome.failure is not None:
         reason, message = outcome.failure
         click.echo(f"\n{reason}: {message}", err=True)
-        click.echo(f"run {outcome.run_id} was not published; log: {_shown(outcome.log_file)}", err=True)
+        click.echo(f"run {outcome.run_id} was not published; log: {shown_path(outcome.log_file)}", err=True)
         return outcome.exit_code
     _print_summary(here, outcome.run_id, outcome.elapsed_seconds)
     return 0
@@ -166,8 +170,8 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
         ),
         ("Quarantine", f"{entry['quarantined_rows']} rows"),
         ("Content hash", entry["content_hash"]),
-        ("Day report", _shown(here.home / "reports" / place / "day_report.html")),
-        ("Notices", _shown(here.home / "outbox" / place)),
+        ("Day report", shown_path(here.home / "reports" / place / "day_report.html")),
+        ("Notices", shown_path(here.home / "outbox" / place)),
     ]
     if superseded:
         lines.insert(1, ("Supersedes", ", ".join(superseded)))
@@ -184,7 +188,7 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
 @_session
 @_source
 @_cut_off
-@_json
+@json_option
 @click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
@@ -201,10 +205,10 @@ def validate(
     with progress_to(sys.stderr):
         report = validate_feeds(
             business_date=business_date, session=session, source=source or settings().source, cut_off=cut_off,
-            day_before=None if home is None else _at_home(home),
+            day_before=None if home is None else at_home(home),
         )  # fmt: skip
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         _print_verdict(report)
     return 0 if report["accepted"] else 2
@@ -240,14 +244,14 @@ def _print_finding(finding: dict[str, Any], *, more: int = 0) -> None:
 
 
 @margin.command()
-@_json
-@_home
+@json_option
+@home_option
 def runs(as_json: bool, home: Path | None) -> int:
     """List all runs of the home."""
     from margin_tasks.pipeline.inquiries import list_runs
     from margin_tasks.pipeline.lake_access import lake
 
-    here = _at_home(home)
+    here = at_home(home)
     try:
         with lake(here, holder="runs", is_read_only=True) as opened:
             found = list_runs(opened)
@@ -256,7 +260,7 @@ def runs(as_json: bool, home: Path | None) -> int:
             raise
         found = []
     if as_json:
-        _print_json(found)
+        print_json(found)
         return 0
     if not found:
         click.echo(f"no runs yet in {here.home}: make run, or margin run --date YYYY-MM-DD")
@@ -279,21 +283,21 @@ def show() -> None:
 @click.argument("account_id")
 @click.option("--date", "business_date", metavar="YYYY-MM-DD", help="Business date [default: the latest published].")
 @click.option("--session", help="Session [default: EOD, or the latest].")
-@_json
-@_home
+@json_option
+@home_option
 def account(account_id: str, business_date: str | None, session: str | None, as_json: bool, home: Path | None) -> int:
     """Show an account's requirement by component, collateral, deficit and call."""
     from margin_tasks.pipeline.inquiries import account_statement, run_in_force
     from margin_tasks.pipeline.lake_access import lake
     from margin_tasks.pipeline.run import checked_business_date
 
-    here = _at_home(home)
+    here = at_home(home)
     day = checked_business_date(business_date) if business_date else None
     with lake(here, holder="show account", is_read_only=True) as opened:
         standing = run_in_force(opened, business_date=day, session=session)
         statement = account_statement(opened, run=standing, account_id=account_id)
     if as_json:
-        _print_json(statement)
+        print_json(statement)
     else:
         _print_statement(statement)
     return 0
@@ -357,11 +361,11 @@ _SCENARIOS_PRINTED = 4
 @_date
 @_session
 @click.option("--rulebook", "rulebook_id", help="Rulebook to explain [default: the account's own].")
-@_json
+@json_option
 @click.option(
     "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with pictures, too."
 )
-@_home
+@home_option
 def explain(
     account_id: str,
     business_date: str,
@@ -377,7 +381,7 @@ def explain(
     from margin_tasks.pipeline.lake_access import lake
     from margin_tasks.pipeline.run import checked_business_date, checked_session
 
-    here = _at_home(home)
+    here = at_home(home)
     day = checked_business_date(business_date)
     with lake(here, holder="explain", is_read_only=True) as opened:
         standing = run_in_force(opened, business_date=day, session=checked_session(session))
@@ -388,11 +392,11 @@ def explain(
         html_file.parent.mkdir(parents=True, exist_ok=True)
         html_file.write_text(render_explanation(explanation), encoding="utf-8")
     if as_json:
-        _print_json(explanation)
+        print_json(explanation)
     else:
         _print_explanation(explanation)
         if html_file is not None:
-            click.echo(f"page: {_shown(html_file.resolve())}")
+            click.echo(f"page: {shown_path(html_file.resolve())}")
     return 0
 
 
@@ -483,7 +487,7 @@ def _print_table(heads: list[str], rows: list[list[str]]) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Record of a run of the reference tests [default: build/reference_cases.json in the project].",
 )
-@_json
+@json_option
 def rulebooks(business_date: str | None, record_file: Path | None, as_json: bool) -> int:
     """List every rulebook on file, its source, and the published cases that the last test run reproduced."""
     from margin_tasks.pipeline.rulebook_list import RECORD_FILE, read_record, rulebook_list
@@ -492,7 +496,7 @@ def rulebooks(business_date: str | None, record_file: Path | None, as_json: bool
     day = checked_business_date(business_date) if business_date else datetime.now(UTC).date()
     found = rulebook_list(business_date=day, record=read_record(record_file or RECORD_FILE))
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _print_rulebooks(found)
     return 0
@@ -556,8 +560,8 @@ def _print_rulebooks(found: dict[str, Any]) -> None:
     metavar="[NAME]",
     help="Margin it again in a stressed market, or on a named stress day [without a name: market_fall].",
 )
-@_json
-@_home
+@json_option
+@home_option
 def simulate(
     rulebook_id: str | None,
     file: Path | None,
@@ -575,7 +579,7 @@ def simulate(
     from margin_tasks.pipeline.run import checked_business_date, checked_session
     from margin_tasks.pipeline.simulate import simulate as simulated
 
-    here = _at_home(home)
+    here = at_home(home)
     day = checked_business_date(business_date) if business_date else None
     chosen = checked_session(session) if session else None
     with lake(here, holder="simulate", is_read_only=True) as opened:
@@ -584,7 +588,7 @@ def simulate(
             opened, run=standing, rulebook_id=rulebook_id, account_id=account_id, file=file, add=add, stressed=stressed
         )
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return 0
     from margin_tasks.reporting.simulation import simulation_lines
 
@@ -595,16 +599,16 @@ def simulate(
 
 @margin.command()
 @click.argument("sql")
-@_json
-@_home
+@json_option
+@home_option
 def query(sql: str, as_json: bool, home: Path | None) -> int:
     """Read the lake with one SQL statement; nothing can be changed."""
     from margin_tasks.pipeline.lake_access import lake
 
-    with lake(_at_home(home), holder="query", is_read_only=True) as opened:
+    with lake(at_home(home), holder="query", is_read_only=True) as opened:
         answer = opened.query(sql)
     if as_json:
-        _print_json(answer.to_pylist())
+        print_json(answer.to_pylist())
         return 0
     rows = [[_cell(value) for value in row.values()] for row in answer.to_pylist()]
     widths = [max([len(name), *(len(row[index]) for row in rows)]) for index, name in enumerate(answer.column_names)]
@@ -620,7 +624,7 @@ def bench() -> None:
 
 
 @bench.command("kernel")
-@_json
+@json_option
 def bench_kernel(as_json: bool) -> int:
     """Time one revaluation against NumPy, QuantLib and Python, and measure its error against fifty digits."""
     from margin_tasks.pipeline.bench_command import run_benchmark
@@ -630,7 +634,7 @@ def bench_kernel(as_json: bool) -> int:
 
 @bench.command("risk-step")
 @click.option("--size", type=click.Choice(["venue", "venue_x5", "clearing_house"]), help="One only [default: all].")
-@_json
+@json_option
 def bench_risk_step(size: str | None, as_json: bool) -> int:
     """Time the whole risk step and its peak memory, from a crypto venue to an options clearing house."""
     from margin_tasks.pipeline.bench_command import run_benchmark
@@ -640,7 +644,7 @@ def bench_risk_step(size: str | None, as_json: bool) -> int:
 
 @bench.command("rulebooks")
 @click.option("--size", type=click.Choice(["venue", "venue_x5"]), help="One only [default: both].")
-@_json
+@json_option
 def bench_rulebooks(size: str | None, as_json: bool) -> int:
     """Time every rulebook over a whole venue, beside the risk step of the same size."""
     from margin_tasks.pipeline.bench_command import run_benchmark
@@ -650,7 +654,7 @@ def bench_rulebooks(size: str | None, as_json: bool) -> int:
 
 @bench.command("day")
 @click.option("--date", "business_date", default="2026-02-05", show_default=True, metavar="YYYY-MM-DD")
-@_json
+@json_option
 def bench_day(business_date: str, as_json: bool) -> int:
     """Time whole clearing days of the sample by part."""
     from margin_tasks.pipeline.bench_command import run_benchmark
@@ -678,7 +682,7 @@ def export_sample(directory: Path, file_format: Literal["csv", "parquet"], busin
 
 
 @margin.command()
-@_home
+@home_option
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port of the pages on 127.0.0.1."
 )
@@ -686,7 +690,7 @@ def up(home: Path | None, port: int) -> int:
     """Start Airflow with its pages (scheduler, API server, dag processor, triggerer) until interrupted."""
     from margin_tasks.pipeline.up_command import serve_airflow
 
-    return serve_airflow(_at_home(home), port=port)
+    return serve_airflow(at_home(home), port=port)
 
 
 def _money(amount: Decimal, currency: str) -> str:
@@ -695,25 +699,6 @@ def _money(amount: Decimal, currency: str) -> str:
 
 def _cell(value: object) -> str:
     return "" if value is None else f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
-
-
-def _shown(path: Path) -> str:
-    """Return a path relative to where the person is, when it is below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _print_json(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2, default=_plain))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat() + ("" if value.tzinfo else "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    raise TypeError(f"{type(value)} has no JSON form")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ own rows.
 
 from __future__ import annotations
 
+import getpass
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ from margin_tasks.pipeline.run_record import (
     status_of,
 )
 from margin_tasks.pipeline.settings import PROJECT_ROOT, Settings, settings
-from margin_tasks.pipeline.workspace import FileReference, Workspace, whole_file
+from margin_tasks.pipeline.workspace import FileReference, Workspace
 from margin_tasks.warehouse.lake import Lake
 
 Reference = dict[str, Any]
@@ -109,8 +109,11 @@ def open_run(
     cut_off: str | None,
     feed_wait_seconds: float | None,
     run_id: str | None = None,
+    started_by: str | None = None,
 ) -> Reference:
     """Give the run its identity and record that it has begun; without a source, the installation's own is pulled.
+
+    ``started_by`` is the person who triggered the run in Airflow; on the command line it is who is logged in.
 
     Runs that a killed command line left behind are ended, and what they had put into the lake is taken back; their
     audit record stays.
@@ -135,6 +138,7 @@ def open_run(
         feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
         # The command line gives its runs their identity; a run of the scheduler gives itself one.
         runner=SCHEDULER if run_id is None else COMMAND_LINE,
+        started_by=started_by or (SCHEDULER if run_id is None else getpass.getuser()),
     )
     with _stage(run, "open", waiting_for="opening the run"):
         say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")
@@ -288,8 +292,12 @@ def build_models(reference: Reference, tag: str) -> None:
 
 
 def value_instruments(reference: Reference, gated: Reference) -> Reference:
-    """Value every instrument held or traded, once, in every scenario of every scan-based rulebook."""
+    """Value every instrument held or traded, once, in every scenario of every scan-based rulebook.
+
+    Money on its way to accounts, as the record of calls knows it now, is handed on beside the values.
+    """
     from margin_tasks.pipeline import compute
+    from margin_tasks.pipeline.desk import actions
 
     run = Run.of(reference)
     workspace = _workspace(run)
@@ -297,9 +305,12 @@ def value_instruments(reference: Reference, gated: Reference) -> Reference:
         feeds = _read_frames(workspace, gated, (*FEEDS, "quarantine"))
         tables = compute.value(feeds, quarantine=feeds["quarantine"], cutoff_at=run.cut_off_at)
         say(f"  {len(tables['valuations'])} instruments, {len(tables['risk_arrays'])} risk array values")
-        return _references(
-            {name: workspace.write_table(f"risk/{name}", to_arrow(frame, RISK[name])) for name, frame in tables.items()}
-        )
+        written = {
+            name: workspace.write_table(f"risk/{name}", to_arrow(frame, RISK[name])) for name, frame in tables.items()
+        }
+        with lake(settings(), holder=f"run {run.run_id}: pending money", is_read_only=True) as opened:
+            written["pending"] = workspace.write_table("pending", actions.pending_money(opened, run))
+        return _references(written)
 
 
 def partition_accounts(gated: Reference) -> list[Reference]:
@@ -396,7 +407,9 @@ def issue_notices(reference: Reference, gated: Reference, figures: Reference) ->
     run = Run.of(reference)
     workspace = _workspace(run)
     with _stage(run, "call", waiting_for="writing margin notices"):
-        notices = render_notices(context=report_context(settings(), run), tables=_report_tables(workspace, gated, figures))
+        notices = render_notices(
+            context=report_context(settings(), run), tables=_report_tables(workspace, gated, figures)
+        )
         written = write_notices(workspace.notices, notices)
         say(f"  {len(notices)} margin calls")
         outbox = outbox_folder(settings(), run).relative_to(settings().home)
@@ -513,11 +526,12 @@ def register_calls(reference: Reference) -> Reference:
 
 def deliver_notices(reference: Reference) -> None:
     """Send the notices of every issued call on the channels of this installation."""
-    from margin_tasks.pipeline.desk import dispatch
+    from margin_tasks.pipeline.desk import dispatch, overview
 
     run = Run.of(reference)
     with _stage(run, "deliver", waiting_for="delivering notices"):
         delivered = dispatch.deliver_notices(settings(), clock=now)
+        overview.write_pages(settings(), now=now(), days=[(run.business_date, run.session)])
         _workspace(run).write_json(DELIVERED, {"sent": delivered.sent, "failed": delivered.failed})
 
 

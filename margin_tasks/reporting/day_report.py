@@ -28,6 +28,7 @@ from margin_tasks.reporting.amounts import (
     to_decimal,
     total,
 )
+from margin_tasks.reporting.calls_page import PAGE_NAME
 from margin_tasks.reporting.context import ReportContext
 from margin_tasks.reporting.csv_text import csv_bytes
 from margin_tasks.reporting.frames import clean_text, optional, records, required
@@ -87,6 +88,7 @@ def render_day_report(
             status="Calls due" if day.call_count else "No calls",
             tiles=_tiles(day),
             calls=_calls_table(day, notices_href=notices_href),
+            calls_page=PAGE_NAME,
             uncalled=_uncalled_table(day),
             movers=_movers_table(day),
             movers_chart=_movers_chart(day),
