@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.market.asset_policy import AssetPricePolicy, asset_price_policies_in_force
+from margin_tasks.market.asset_policy import AssetPricePolicy, Depeg, asset_price_policies_in_force
 from margin_tasks.market.policy import MarketPolicy, market_policy_in_force
 from margin_tasks.market.prices import (
     index_price_of,
@@ -206,7 +206,7 @@ def test_the_previous_index_comes_from_the_perpetuals_then_the_last_close_then_t
 
 
 def policy_of(kind: str, **changes: object) -> AssetPricePolicy:
-    asset = {"treasury": "TBILLX", "metal": "XAUX", "equity": "EQTX"}[kind]
+    asset = {"treasury": "TBILLX", "metal": "XAUX", "equity": "EQTX", "staking": "STETHX"}[kind]
     policy = next(each for each in asset_price_policies_in_force(books.BUSINESS_DATE) if each.asset == asset)
     rule = {name: value for name, value in changes.items() if name in type(policy.rule).model_fields}
     rest = {name: value for name, value in changes.items() if name not in rule}
@@ -220,9 +220,11 @@ def token_price(
     hours: float = 1.0,
     market: float | None = None,
     venues: int = 3,
+    coin: float | None = None,
 ) -> tuple[float, bool]:
     """Price by the policy, and whether it is a fallback; the reference is published ``hours`` before the cut-off."""
-    quotes = [(policy.asset, f"V{venue}", market, 1.0) for venue in range(venues)] if market is not None else []
+    quotes = [("ETH", f"V{venue}", coin, 1.0) for venue in range(3)] if coin is not None else []
+    quotes += [(policy.asset, f"V{venue}", market, 1.0) for venue in range(venues)] if market is not None else []
     if reference is not None:
         quotes.append((policy.rule.reference_asset, "REFERENCE", reference, hours * 3_600.0))
     frame = pd.DataFrame(
@@ -233,7 +235,7 @@ def token_price(
         columns=["asset", "venue", "index_price", "observed_at"],
     )
     index = index_prices(frame, cutoff_at=books.CUTOFF_AT, policy=POLICY, asset_policies=(policy,))
-    (row,) = index.itertuples(index=False)
+    (row,) = index[index["asset"] == policy.asset].itertuples(index=False)
     return row.index_price, row.is_fallback
 
 
@@ -275,6 +277,23 @@ def test_without_market_or_reference_the_other_stands_in_and_is_flagged():
     assert token_price(policy_of("treasury", minimum_venues=0), reference=100.0) == (100.0, False)
     # A value published after the clock tolerance is not known yet.
     assert token_price(policy_of("metal"), reference=1.0, hours=-1.0, market=4_810.0) == (4_810.0, True)
+
+
+def test_a_staked_token_is_what_it_redeems_for_less_a_charge_for_its_discount():
+    depeg = Depeg(threshold=0.01, factor=2.0, floor=0.8)
+    policy = policy_of("staking", depeg=depeg, minimum_venues=3, maximum_age_hours=48.0)
+    given = {"reference": 1.1, "coin": 2_000.0}
+    assert token_price(policy, market=2_190.0, **given) == (pytest.approx(2_200.0), False)
+    # 5 % below what it redeems for: four of them beyond the threshold, charged twice.
+    assert token_price(policy, market=2_090.0, **given) == (pytest.approx(2_200.0 * 0.92), False)
+    # A book that is out of order does not decide: the floor holds, and the price is in doubt.
+    assert token_price(policy, market=250.0, **given) == (pytest.approx(2_200.0 * 0.8), True)
+    assert token_price(policy, market=250.0, venues=1, **given) == (pytest.approx(2_200.0), True)
+    # A premium is never paid for; an old redemption rate counts where it is lower.
+    assert token_price(policy, market=2_500.0, **given) == (pytest.approx(2_200.0), False)
+    assert token_price(policy, market=2_100.0, hours=49.0, **given) == (2_100.0, True)
+    # Without the coin's index nobody knows what it redeems for.
+    assert token_price(policy, market=2_100.0, reference=1.1) == (2_100.0, True)
 
 
 def test_a_reference_value_is_no_venue_of_another_asset():
