@@ -22,6 +22,7 @@ from margin_tasks.pipeline.command_parts import at_home, home_option, json_optio
 from margin_tasks.pipeline.desk.commands import call
 from margin_tasks.pipeline.run import EOD_CUT_OFF
 from margin_tasks.pipeline.settings import Settings, settings
+from margin_tasks.pipeline.statement_command import statement
 
 EXIT_USAGE = 64
 
@@ -88,6 +89,7 @@ def margin() -> None:
 
 
 margin.add_command(call)
+margin.add_command(statement)
 
 
 @margin.group()

@@ -144,7 +144,7 @@ def run_summary(opened: Lake, run_id: str) -> dict[str, Any]:
 STAGE_GROUPS = {
     "open": "lake", "await": "pull", "pull": "pull", "gate": "validation (GX)", "load": "lake", "build": "dbt",
     "value": "compute", "margin": "compute", "reconcile": "lake", "call": "notices",
-    "register": "lake", "deliver": "notices", "publish": "day report",
+    "register": "lake", "deliver": "notices", "statements": "statements", "publish": "day report",
     "seal": "lake",
 }  # fmt: skip
 """Which part of the work each stage belongs to, by the first word of its name."""

@@ -419,23 +419,39 @@ def issue_notices(reference: Reference, gated: Reference, figures: Reference) ->
 def publish_reports(
     reference: Reference, gated: Reference, figures: Reference, notices: Reference, deliveries: Sequence[Reference]
 ) -> Reference:
-    """Write the day report and its tables."""
+    """Write the day report and its tables, and the daily statement of every account."""
     from margin_tasks.reporting.writer import write_day_report
 
     run = Run.of(reference)
     workspace = _workspace(run)
+    tables = _report_tables(workspace, gated, figures)
+    statements = _issue_statements(run, tables)
     with _stage(run, "publish", waiting_for="drawing the day report"):
         stages = pd.DataFrame(workspace.stages(), columns=["stage", "elapsed_seconds"])
         folder = report_folder(settings(), run)
         written = write_day_report(
             folder,
             context=report_context(settings(), run),
-            tables={**_report_tables(workspace, gated, figures), "run_inputs": _inputs(run, deliveries)},
+            tables={**tables, "run_inputs": _inputs(run, deliveries)},
             stages=stages,
             notices_href=os.path.relpath(outbox_folder(settings(), run), folder),
         )
         reports = [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]
-        return {"files": [*notices["files"], *reports]}
+        return {"files": [*notices["files"], *statements, *reports]}
+
+
+def _issue_statements(run: Run, tables: Mapping[str, pd.DataFrame]) -> list[list[str]]:
+    """Write page, table and message of every account; path and hash of the index that names and hashes them all."""
+    from margin_tasks.pipeline import statements
+    from margin_tasks.reporting.writer import write_statements
+
+    here = settings()
+    with _stage(run, "statements", waiting_for="writing statements"):
+        context = report_context(here, run)
+        with lake(here, holder=f"run {run.run_id}: statements", is_read_only=True) as opened:
+            documents = statements.all_documents(opened, run, context=context, tables=tables)
+        index, sha256 = write_statements(statement_folder(here, run), documents)
+        return [[str(index.relative_to(here.home)), sha256]]
 
 
 def seal(reference: Reference, gated: Reference, deliveries: Sequence[Reference], published: Reference) -> None:
@@ -563,6 +579,11 @@ def end_run(reference: Reference | None) -> None:
 def outbox_folder(here: Settings, run: Run) -> Path:
     """Where the notices of the run wait to be sent."""
     return here.home / "outbox" / run.business_date.isoformat() / run.session / run.run_id
+
+
+def statement_folder(here: Settings, run: Run) -> Path:
+    """Where the daily statements of the run are."""
+    return here.home / "statements" / run.business_date.isoformat() / run.session / run.run_id
 
 
 def report_folder(here: Settings, run: Run) -> Path:

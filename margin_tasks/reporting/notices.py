@@ -296,7 +296,6 @@ def _content(
     deficit = to_decimal(call["deficit"])
     maintenance = to_decimal(margin["maintenance_margin"])
     subject = f"call {call['call_id']}"
-    requirement_lines = _requirement_lines(components, scenarios=scenarios)
     # Rulebooks without scenarios charge position by position: a position then has a part instead of a result.
     is_scanned = any(row["scenario_id"] is not None for row in components)
     return NoticeContent(
@@ -340,7 +339,10 @@ def _content(
             subject=subject,
         ),
         requirement_statement=statement(
-            requirement_lines, total_label="Initial margin requirement", total_amount=requirement, subject=subject
+            requirement_lines(components, scenarios=scenarios),
+            total_label="Initial margin requirement",
+            total_amount=requirement,
+            subject=subject,
         ),
         equity_statement=_equity_statement(margin, collateral=collateral, positions=positions, subject=subject),
         change_statement=_change_statement(change, subject=subject),
@@ -406,18 +408,21 @@ def _call_statement(call: Record, *, margin: Record, subject: str) -> tuple[Stat
         subject=subject,
     )
     called = to_decimal(call["call_amount"])
-    rounding = round_cents(called) - round_cents(deficit)
+    pending = to_decimal(margin["pending_in"])
+    on_its_way = StatementLine("less money on its way", "for earlier calls", format_amount(-pending))
+    rounding = round_cents(called) - round_cents(deficit) + round_cents(pending)
     adjustment = StatementLine(
         "Rounding up to the calling unit" if rounding > 0 else "Threshold and rounding", "", format_amount(rounding)
     )
     return (
         *shortfall,
+        *([on_its_way] if pending else []),
         *([adjustment] if rounding else []),
         StatementLine("Amount called", "", format_amount(called), "total"),
     )
 
 
-def _requirement_lines(components: list[Record], *, scenarios: ScenarioWords) -> list[tuple[str, str, Decimal]]:
+def requirement_lines(components: list[Record], *, scenarios: ScenarioWords) -> list[tuple[str, str, Decimal]]:
     """Parts of the requirement in reading order; too many for a page, all netting sets of a component together."""
     parts = [(row, to_decimal(row["amount"])) for row in components if to_decimal(row["amount"])]
     parts.sort(key=lambda part: (component_rank(part[0]["component"]), -part[1], str(part[0]["netting_set"])))

@@ -15,6 +15,7 @@ from margin_tasks.reporting.day_report import render_day_csv, render_day_report
 from margin_tasks.reporting.notices import Notice
 
 DAY_REPORT_NAME = "day_report.html"
+STATEMENT_INDEX = "index.csv"
 
 Written = tuple[Path, str]
 
@@ -46,6 +47,22 @@ def write_day_report(
     return [_write(directory / DAY_REPORT_NAME, html.encode("utf-8")), *beside]
 
 
+def write_statements(directory: Path, statements: Iterable[Mapping[str, bytes]]) -> Written:
+    """Write the files of every statement, then an index with the SHA-256 of each; files of the same name are replaced.
+
+    The index comes last: where it stands, every file that it names is there. Files that it names are not synchronised
+    one by one, because a run that is cut off before the index writes them again.
+
+    Returns:
+        Path and SHA-256 of the index.
+    """
+    lines = ["file,sha256"]
+    for files in statements:
+        for name, body in files.items():
+            lines.append(f"{name},{_write(directory / name, body, is_synchronised=False)[1]}")
+    return _write(directory / STATEMENT_INDEX, ("\r\n".join(lines) + "\r\n").encode("utf-8"))
+
+
 def notice_files(notice: Notice) -> dict[str, bytes]:
     """Every file of a notice by its name."""
     # The mail comes last: what picks mails up from the outbox finds the rest already there.
@@ -57,7 +74,7 @@ def notice_files(notice: Notice) -> dict[str, bytes]:
     }
 
 
-def _write(path: Path, body: bytes) -> Written:
+def _write(path: Path, body: bytes, *, is_synchronised: bool = True) -> Written:
     """Write under a temporary name and rename: a reader sees the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -65,7 +82,8 @@ def _write(path: Path, body: bytes) -> Written:
         with os.fdopen(descriptor, "wb") as file:
             file.write(body)
             file.flush()
-            os.fsync(file.fileno())
+            if is_synchronised:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
