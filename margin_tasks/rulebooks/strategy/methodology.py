@@ -25,8 +25,10 @@ from margin_tasks.risk.amounts import UNITS_PER_ONE, sum_units, to_units
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology
+from margin_tasks.rulebooks.ordering import changes, order_by, rank
+from margin_tasks.rulebooks.strategy.kernels import best_uses
 from margin_tasks.rulebooks.strategy.parameters import StrategyRules, definition
-from margin_tasks.rulebooks.strategy.programme import Groups, Options, assign, group_payoff, pairs, spread_groups
+from margin_tasks.rulebooks.strategy.programme import Books
 
 UNCOVERED = "uncovered_short_options"
 PAIRED = "paired_short_options"
@@ -43,8 +45,8 @@ class PreparedStrategy:
 
     ``units`` in one contract. Of options, USD: ``premium`` at the mark, ``base`` that a short one owes beyond it,
     ``in_the_money``; ``lent`` share of a long one's value, if nothing in its underlying is short; ``series_class``:
-    options of one underlying, settlement currency and exercise. ``share_margin``: USD for one contract of the
-    underlying, long or short.
+    options of one underlying, settlement currency and exercise. ``place``: of an instrument by class.
+    ``share_margin``: USD for one contract of the underlying, long or short.
     """
 
     units: FloatArray
@@ -54,6 +56,7 @@ class PreparedStrategy:
     in_the_money: FloatArray
     lent: FloatArray
     series_class: IntArray
+    place: IntArray
     share_margin: FloatArray
 
 
@@ -108,13 +111,8 @@ class StrategyMethodology(Methodology):
             float(self.rules.minimum_rate) * np.where(is_call, index, strike),
         )
         is_lent_on = instruments.days_to_expiry > self.rules.long_option_full_days
-        classes = np.stack(
-            [
-                instruments.underlying_index.astype(str),
-                instruments.settlement_currency.astype(str),
-                instruments.exercise.astype(str),
-            ],
-            axis=1,
+        series_class = rank(
+            instruments.underlying_index, instruments.settlement_currency.astype(str), instruments.exercise
         )
         return PreparedStrategy(
             units=np.where(is_covered, instruments.multiplier, 0.0),
@@ -123,7 +121,8 @@ class StrategyMethodology(Methodology):
             base=np.where(is_option, base, 0.0),
             in_the_money=np.where(is_option, np.maximum(-distance, 0.0), 0.0),
             lent=np.where(is_option & is_lent_on, 1.0 - float(self.rules.long_option_share), 0.0),
-            series_class=np.unique(classes, axis=0, return_inverse=True)[1].reshape(-1),
+            series_class=series_class,
+            place=rank(series_class, np.arange(len(series_class))),
             share_margin=np.where(is_share, float(self.rules.share_rate) * values.notional_usd, 0.0),
         )
 
@@ -156,47 +155,34 @@ class StrategyMethodology(Methodology):
 
 def _strategies(exposure: Exposure, prepared: PreparedStrategy) -> dict[str, IntArray]:
     """Amounts that short options owe, premium included, by component: units of 1e-8 USD, shape (N,)."""
-    rows = _choosing(exposure)
-    options = _options(exposure, prepared, rows=rows)
-    listed = exposure.book.instrument[rows]
-    pairing = pairs(options)
-    pair_put, pair_call = (listed[each] for each in pairing)
-    pair_amount = (
-        np.maximum(prepared.base[pair_put], prepared.base[pair_call])
-        + prepared.premium[pair_put]
-        + prepared.premium[pair_call]
-    )
-    groups = spread_groups(options)
-    chosen = assign(
-        options,
-        groups,
-        pairing=pairing,
-        pair_cost=pair_amount / prepared.index[pair_put],
-        in_whole_lots=False,
-    )
-    in_spread, paired, covered = (_settled(lots) for lots in (chosen.member, chosen.pair, chosen.covered))
-    used = covered.copy()
-    for option, lots in ((groups.member, in_spread), (pairing[0], paired), (pairing[1], paired)):
-        np.add.at(used, option, lots)
+    rows = _choosing(exposure, prepared)
+    books = _books(exposure, prepared, rows=rows)
+    uses = best_uses(books)
+    instrument = exposure.book.instrument
+    listed, set_of = instrument[rows], exposure.set_of[rows]
     # All that is short and in no strategy, also where nothing was to be chosen.
-    uncovered = np.maximum(-exposure.quantity, 0.0) * prepared.units[exposure.book.instrument] * exposure.is_option
-    uncovered[rows] = np.where(options.is_short, np.maximum(options.lots - used, 0.0), 0.0)
-    alone = prepared.premium[exposure.book.instrument] + prepared.base[exposure.book.instrument]
-    by_option, by_pair = exposure.set_of[rows], exposure.set_of[rows[pairing[0]]]
-    by_group = exposure.set_of[rows[groups.option]]
-    loss = _group_loss(options, groups, in_spread) * prepared.index[listed[groups.option]]
+    uncovered = np.maximum(-exposure.quantity, 0.0) * prepared.units[instrument] * exposure.is_option
+    left = np.maximum(books.figures[:, 0] - uses.lots.sum(axis=1), 0.0)
+    uncovered[rows] = np.where(books.codes[:, 1] == 1, left, 0.0)
+    alone = prepared.premium[instrument] + prepared.base[instrument]
+    pair = np.flatnonzero(uses.pair_lots)
+    first = books.start[np.searchsorted(books.start, pair, side="right") - 1]
+    put, call = (listed[first + uses.pair[pair, column]] for column in (0, 1))
+    owed = np.maximum(prepared.base[put], prepared.base[call]) + prepared.premium[put] + prepared.premium[call]
+    covered = uses.lots[:, 0] * prepared.in_the_money[listed]
+    loss = uses.group_loss * prepared.index[listed]
     return {
         UNCOVERED: exposure.set_total(to_units(uncovered * alone, what=UNCOVERED), what=UNCOVERED),
-        PAIRED: _by_set(paired * pair_amount, set_of=by_pair, sets=exposure.sets, what=PAIRED),
-        COVERED: _by_set(covered * prepared.in_the_money[listed], set_of=by_option, sets=exposure.sets, what=COVERED),
-        SPREAD: _by_set(loss, set_of=by_group, sets=exposure.sets, what=SPREAD),
+        PAIRED: _by_set(uses.pair_lots[pair] * owed, set_of=set_of[pair], sets=exposure.sets, what=PAIRED),
+        COVERED: _by_set(covered, set_of=set_of, sets=exposure.sets, what=COVERED),
+        SPREAD: _by_set(loss, set_of=set_of, sets=exposure.sets, what=SPREAD),
     }
 
 
-def _choosing(exposure: Exposure) -> IntArray:
-    """Positions in options of the netting sets in which strategies can be formed, by netting set and instrument."""
-    size = exposure.book.quantity_units
-    is_short, is_call = size < 0, exposure.instruments.is_call[exposure.book.instrument]
+def _choosing(exposure: Exposure, prepared: PreparedStrategy) -> IntArray:
+    """Positions in options of the netting sets in which strategies can be formed, by netting set, class, instrument."""
+    size, instrument = exposure.book.quantity_units, exposure.book.instrument
+    is_short, is_call = size < 0, exposure.instruments.is_call[instrument]
 
     def has(is_one: BoolArray) -> BoolArray:
         found: BoolArray = np.bincount(exposure.set_of[is_one], minlength=exposure.sets) > 0
@@ -207,53 +193,45 @@ def _choosing(exposure: Exposure) -> IntArray:
     has_match = has(is_option & ~is_short) | has(~is_option)
     is_choosing = has_short & (has_match | (has(is_option & is_short & is_call) & has(is_option & is_short & ~is_call)))
     rows = np.flatnonzero(is_option & is_choosing[exposure.set_of])
-    order: IntArray = rows[np.lexsort((exposure.book.instrument[rows], exposure.set_of[rows]))]
+    order: IntArray = rows[order_by(exposure.set_of[rows], prepared.place[instrument[rows]])]
     return order
 
 
-def _options(exposure: Exposure, prepared: PreparedStrategy, *, rows: IntArray) -> Options:
-    """Options of the rows; lots are units of the underlying, costs shares of its index."""
-    listed, instruments = exposure.book.instrument[rows], exposure.instruments
-    sets, segment = np.unique(exposure.set_of[rows], return_inverse=True)
-    classes = int(prepared.series_class.max(initial=0)) + 1
-    shares = np.flatnonzero(~exposure.is_option & np.isin(exposure.set_of, sets))
+def _books(exposure: Exposure, prepared: PreparedStrategy, *, rows: IntArray) -> Books:
+    """Options of the rows; lots are units of the underlying, amounts shares of its index.
+
+    Classes of a netting set are books of their own, unless there is something in it that covers options of any class.
+    """
+    listed, instruments, set_of = exposure.book.instrument[rows], exposure.instruments, exposure.set_of[rows]
+    shares = np.flatnonzero(~exposure.is_option)
     shares = shares[np.argsort(exposure.book.instrument[shares], kind="stable")]
     units = (exposure.quantity * prepared.units[exposure.book.instrument])[shares]
-    cover = np.zeros((len(sets), 2))
-    of_shares = np.searchsorted(sets, exposure.set_of[shares])
-    np.add.at(cover, (of_shares, (units < 0.0).astype(np.int64)), np.abs(units))
-    index, premium = prepared.index[listed], prepared.premium[listed]
-    return Options(
-        segment=segment.reshape(-1),
-        series_class=segment.reshape(-1) * classes + prepared.series_class[listed],
-        is_call=instruments.is_call[listed],
-        is_short=exposure.book.quantity_units[rows] < 0,
-        lots=np.abs(exposure.quantity[rows]) * prepared.units[listed],
-        days=instruments.days_to_expiry[listed],
-        strike=instruments.strike[listed] / index,
-        strike_value=np.ones(len(rows)),
-        premium=premium / index,
-        uncovered=(premium + prepared.base[listed]) / index,
-        covered=prepared.in_the_money[listed] / index,
-        in_spread=np.zeros(len(rows)),
-        cover=cover,
+    cover = np.zeros((exposure.sets, 2))
+    np.add.at(cover, (exposure.set_of[shares], (units < 0.0).astype(np.int64)), np.abs(units))
+    series_class = prepared.series_class[listed]
+    is_apart = ~np.any(cover > 0.0, axis=1)[set_of]
+    start = np.flatnonzero(changes(set_of) | (changes(series_class) & is_apart))
+    index, premium, base = prepared.index[listed], prepared.premium[listed], prepared.base[listed]
+    alone = premium + base
+    return Books(
+        start=np.append(start, len(rows)),
+        codes=np.stack(
+            [instruments.is_call[listed], exposure.book.quantity_units[rows] < 0, series_class], axis=1, dtype=np.int64
+        ),
+        figures=np.stack(
+            [
+                np.abs(exposure.quantity[rows]) * prepared.units[listed],
+                instruments.days_to_expiry[listed],
+                instruments.strike[listed] / index,
+                premium / index,
+                base / index,
+                alone / index,
+                (alone - prepared.in_the_money[listed]) / index,
+            ],
+            axis=1,
+        ),
+        cover=cover[set_of[start]],
     )
-
-
-def _group_loss(options: Options, groups: Groups, lots: FloatArray) -> FloatArray:
-    """Largest loss of each group at expiry, shares of the index, at least what its premiums bring in and zero."""
-    loss = np.zeros(groups.count)
-    np.maximum.at(loss, groups.node_group, -group_payoff(options, groups, lots))
-    brought = np.zeros(groups.count)
-    signed = np.where(options.is_short[groups.member], lots, -lots)
-    np.add.at(brought, groups.member_group, signed * options.premium[groups.member])
-    return np.maximum(loss, brought)
-
-
-def _settled(lots: FloatArray) -> FloatArray:
-    """Amounts of the underlying to 1e-8 of a unit: what a solver leaves beyond that is no figure."""
-    settled: FloatArray = np.maximum(np.rint(lots * UNITS_PER_ONE), 0.0) / UNITS_PER_ONE
-    return settled
 
 
 def _by_set(amounts: NDArray[np.float64], *, set_of: IntArray, sets: int, what: str) -> IntArray:

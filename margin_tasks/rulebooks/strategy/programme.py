@@ -1,8 +1,8 @@
 """The choice between strategies as a linear programme: what every lot of a short option is used for, at the least cost.
 
 No row of it ties a segment (an account and underlying) to another one. Whole lots are chosen for all segments at once,
-and again where a lot is split; where positions may be divided, every segment is a programme of its own, since beside
-others it might be answered by another one of its cheapest assignments.
+and again where a lot is split. Where positions may be divided, every book is a programme of its own, since beside
+others it might be answered by another one of its cheapest assignments; it has a compiled twin, ``strategy.kernels``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from scipy.sparse import csr_array, vstack
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, IntArray
+from margin_tasks.risk.amounts import UNITS_PER_ONE
+from margin_tasks.rulebooks.ordering import starts
 
 _MOST_NODES = 2_000
 _WHOLE = 1e-6
+# What a solver leaves beside a whole number of 1e-8 of a unit.
+LARGEST_NOISE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +83,39 @@ class Assignment:
     pair: FloatArray
     uncovered: FloatArray
     covered: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Books:
+    """Options of B books, of which each is a choice of its own: the options of a book together, in it those of a class.
+
+    ``start``: first option of each book, shape (B + 1,). ``codes`` of shape (O, 3): is a call, is short, class of what
+    may be paired or be in one spread. ``figures`` of shape (O, 7): lots, days to expiry, and of a lot, in one unit,
+    strike, premium, what it owes alone beyond its premium, what it owes alone, and how much less that is covered.
+    ``cover``: lots of shares held long and short, shape (B, 2).
+    """
+
+    start: IntArray
+    codes: IntArray
+    figures: FloatArray
+    cover: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uses:
+    """What short options are used for, in lots.
+
+    ``lots`` of shape (O, 3): covered, in pairs, in spreads. What a book has several of takes the places of its first
+    options, the rest being zero: ``pair`` of shape (O, 2), its options put and call counted from the book's first, with
+    ``pair_lots``; ``group_loss``, what its spread groups can lose, each at least what its premiums bring in.
+    ``is_solved``: whether the optimum is proven, shape (B,).
+    """
+
+    lots: FloatArray
+    pair: IntArray
+    pair_lots: FloatArray
+    group_loss: FloatArray
+    is_solved: BoolArray
 
 
 def pairs(options: Options) -> tuple[IntArray, IntArray]:
@@ -232,6 +269,81 @@ def assign(
     uncovered, covered = np.zeros(size), np.zeros(size)
     uncovered[shorts], covered[shorts] = values[at_uncovered:at_covered], values[at_covered:at_loss]
     return Assignment(member=values[:members], pair=values[at_pair:at_uncovered], uncovered=uncovered, covered=covered)
+
+
+def best_uses_reference(books: Books) -> Uses:
+    """Use the short options of every book at the least cost.
+
+    Raises:
+        MarginError: INTERNAL when the solver stops without an optimum, which it says.
+    """
+    size, of_book = len(books.codes), np.repeat(np.arange(len(books.start) - 1), np.diff(books.start))
+    lots, days, strike, premium, base, alone, less_covered = books.figures.T
+    is_short = books.codes[:, 1] == 1
+    options = Options(
+        segment=of_book,
+        series_class=of_book * (int(books.codes[:, 2].max(initial=0)) + 1) + books.codes[:, 2],
+        is_call=books.codes[:, 0] == 1,
+        is_short=is_short,
+        lots=lots,
+        days=days,
+        strike=strike,
+        strike_value=np.ones(size),
+        premium=premium,
+        uncovered=alone,
+        covered=alone - less_covered,
+        in_spread=np.zeros(size),
+        cover=books.cover,
+    )
+    groups, (put, call) = spread_groups(options), pairs(options)
+    pair_cost = np.maximum(base[put], base[call]) + premium[put] + premium[call]
+    chosen = assign(options, groups, pairing=(put, call), pair_cost=pair_cost, in_whole_lots=False)
+    member, paired, covered = (_settled(each) for each in (chosen.member, chosen.pair, chosen.covered))
+    used = np.zeros((size, 3))
+    used[:, 0] = covered
+    np.add.at(used[:, 1], put, paired)
+    np.add.at(used[:, 1], call, paired)
+    np.add.at(used[:, 2], groups.member, member)
+    loss = np.zeros(groups.count)
+    np.maximum.at(loss, groups.node_group, -group_payoff(options, groups, member))
+    brought = np.zeros(groups.count)
+    signed = np.where(is_short[groups.member], member, -member)
+    np.add.at(brought, groups.member_group, signed * premium[groups.member])
+    uses = Uses(
+        lots=used,
+        pair=np.zeros((size, 2), dtype=np.int64),
+        pair_lots=np.zeros(size),
+        group_loss=np.zeros(size),
+        is_solved=np.ones(len(books.start) - 1, dtype=np.bool_),
+    )
+    kept = np.flatnonzero(paired)
+    kept = kept[np.argsort(of_book[put[kept]], kind="stable")]
+    first = books.start[of_book[put[kept]]]
+    place = first + _ranks(first)
+    uses.pair[place] = np.stack([put[kept] - first, call[kept] - first], axis=1)
+    uses.pair_lots[place] = paired[kept]
+    order = np.argsort(of_book[groups.option], kind="stable")
+    first = books.start[of_book[groups.option[order]]]
+    uses.group_loss[first + _ranks(first)] = np.maximum(loss, brought)[order]
+    return uses
+
+
+def _ranks(keys: IntArray) -> IntArray:
+    """Place of each entry in its run of equal keys."""
+    begin = starts(keys)
+    return np.arange(len(keys)) - np.repeat(begin, np.diff(np.append(begin, len(keys))))
+
+
+def _settled(lots: FloatArray) -> FloatArray:
+    """Lots as whole numbers of 1e-8, the resolution of positions, where they are that but for what a solver leaves.
+
+    A spread of unequal strikes may take a fraction of it. Rounding that would owe more in one of two assignments that
+    cost the same than in the other.
+    """
+    scaled = lots * UNITS_PER_ONE
+    whole = np.rint(scaled)
+    settled: FloatArray = np.maximum(np.where(np.abs(scaled - whole) < LARGEST_NOISE, whole, scaled), 0.0)
+    return settled / UNITS_PER_ONE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
