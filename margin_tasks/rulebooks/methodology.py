@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from margin_tasks.pricing.instruments import BoolArray, Instruments, TextArray
 from margin_tasks.pricing.levels import MarketLevels
 from margin_tasks.pricing.valuation import ContractValues
-from margin_tasks.risk.amount_kernels import to_units_fast
+from margin_tasks.risk.amount_kernels import sum_units_fast, to_units_fast
+from margin_tasks.risk.amounts import floats_from_units
 from margin_tasks.risk.portfolio import Book
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure
@@ -59,19 +60,20 @@ class OutsideScope(BaseModel):
 
     def charge(self, exposure: Exposure, *, is_outside: BoolArray) -> Charge:
         """Charge of the positions outside, added over netting sets; ``is_outside`` of shape (P,)."""
-        outside = rows_of(exposure, is_outside)
-        instrument, size = outside.book.instrument, np.abs(outside.quantity)
-        is_long_option = outside.is_option & (outside.book.quantity_units > 0)
-        rate = outside.by_instrument(self.rate, block=OUTSIDE)
-        charged = size * outside.figures.notional_usd[instrument] * rate[instrument]
-        owed = np.where(is_long_option, size * outside.figures.value_usd[instrument], charged)
-        initial = to_units_fast(owed, what=OUTSIDE)
-        maintenance = to_units_fast(np.where(is_long_option, owed, owed * self.maintenance_ratio), what=OUTSIDE)
-        return Charge(
-            component=OUTSIDE,
-            initial_units=outside.set_total(initial, what=OUTSIDE),
-            maintenance_units=outside.set_total(maintenance, what=OUTSIDE),
+        rows = np.flatnonzero(is_outside)
+        instrument, quantity_units = exposure.book.instrument[rows], exposure.book.quantity_units[rows]
+        size = np.abs(floats_from_units(quantity_units))
+        is_long_option = exposure.instruments.is_option[instrument] & (quantity_units > 0)
+        rate = exposure.by_instrument(self.rate, block=OUTSIDE)
+        charged = size * exposure.figures.notional_usd[instrument] * rate[instrument]
+        owed = np.where(is_long_option, size * exposure.figures.value_usd[instrument], charged)
+        initial, maintenance = (
+            sum_units_fast(
+                to_units_fast(amounts, what=OUTSIDE), group=exposure.set_of[rows], groups=exposure.sets, what=OUTSIDE
+            )
+            for amounts in (owed, np.where(is_long_option, owed, owed * self.maintenance_ratio))
         )
+        return Charge(component=OUTSIDE, initial_units=initial, maintenance_units=maintenance)
 
 
 class Methodology(BaseModel):
@@ -132,7 +134,7 @@ def methodology_charges(
     if len(prepared.is_covered) == 0:
         return ()
     is_inside = prepared.is_covered[exposure.book.instrument]
-    charges = methodology.charges(rows_of(exposure, is_inside), prepared.content)
+    charges = methodology.charges(_rows(exposure, is_inside), prepared.content)
     if prepared.is_covered.all():
         return charges
     return (*charges, outside.charge(exposure, is_outside=~is_inside))
@@ -143,7 +145,7 @@ def no_name(sets: int) -> TextArray:
     return np.full(sets, "", dtype=object)
 
 
-def rows_of(exposure: Exposure, is_kept: BoolArray) -> Exposure:
+def _rows(exposure: Exposure, is_kept: BoolArray) -> Exposure:
     """The exposure with some of its positions; netting sets stay, also those without any."""
     if is_kept.all():
         return exposure

@@ -139,7 +139,7 @@ def merge_arrays(
         spreads: what may merge.
         commodity_index: index of each code in ``commodity``.
     """
-    merged = loss.copy()
+    merged = loss.copy() if spreads else loss
     target = np.arange(len(loss))
     ratio = np.ones(len(loss))
     is_there = is_held.copy()

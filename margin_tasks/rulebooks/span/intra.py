@@ -184,6 +184,12 @@ def _form(
 ) -> None:
     """Form the spreads of every book: ``remaining`` starts as ``delta``; legs and their columns by bounds."""
     for book in range(delta.shape[0]):
+        has_long, has_short = False, False
+        for column in range(delta.shape[1]):
+            has_long |= delta[book, column] > 0.0
+            has_short |= delta[book, column] < 0.0
+        if not (has_long and has_short):
+            continue
         for spread in range(leg_bounds.size - 1):
             for turn in range(2):
                 number = np.inf

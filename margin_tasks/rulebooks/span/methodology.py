@@ -157,7 +157,8 @@ class SpanDayMethodology(Methodology):
             parameter_of(self.commodities, underlying=name, rulebook_id=self.family, block="commodities")
             for name in instruments.underlyings
         ]
-        scenarios = tuple(self._scenarios(each) for each in rates)
+        of_rates = {each: self._scenarios(each) for each in dict.fromkeys(rates)}
+        scenarios = tuple(of_rates[each] for each in rates)
         usd = market.contract_values.notional_usd
         _refuse_without_size(instruments, usd)
         gain = self._pnl(market, scenarios)
@@ -299,17 +300,15 @@ class SpanDayMethodology(Methodology):
         """
         points = self.points.composite_delta
         share = np.array([float(point.price) for point in points])
-        gain = self._pnl(
-            market,
-            tuple(
-                ScenarioSet.of(
-                    [f"{side}{number}" for side in ("above", "below") for number in range(len(points))],
-                    price_move=np.concatenate([share * each.price_scan_range + step for step in _STEPS]),
-                    time_decay=self._look_ahead,
-                )
-                for each in rates
-            ),
-        )
+        of_range = {
+            price_range: ScenarioSet.of(
+                [f"{side}{number}" for side in ("above", "below") for number in range(len(points))],
+                price_move=np.concatenate([share * price_range + step for step in _STEPS]),
+                time_decay=self._look_ahead,
+            )
+            for price_range in dict.fromkeys(each.price_scan_range for each in rates)
+        }
+        gain = self._pnl(market, tuple(of_range[each.price_scan_range] for each in rates))
         slope = (gain[:, : len(points)] - gain[:, len(points) :]) / (2.0 * _DELTA_STEP)
         delta = np.zeros(len(slope))
         for number, point in enumerate(points):

@@ -346,11 +346,10 @@ def _scan(cells: _Cells, *, parameters: SpanParameters) -> _Scan:
     )
     tiers = np.bincount(cell_of_tier, minlength=size)
     several = tiers > 1
-    loss = np.zeros((size, by_tier.shape[1]))
-    if several.any():
+    loss = by_tier
+    if len(by_tier) != size or several.any():
+        loss = np.zeros((size, by_tier.shape[1]))
         np.add.at(loss, cell_of_tier, by_tier)
-    else:
-        loss[cell_of_tier] += by_tier
     merged = merge_arrays(
         loss,
         book=cells.book,
