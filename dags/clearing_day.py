@@ -19,9 +19,19 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, CronPartitionTimetable, Param, dag, get_current_context, task
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import (
+    Asset,
+    CronPartitionTimetable,
+    DeadlineAlert,
+    Param,
+    SyncCallback,
+    dag,
+    get_current_context,
+    task,
+)
 
-from margin_tasks.pipeline import task_policy
+from margin_tasks.pipeline import deadlines, task_policy
 
 LAKE = "lake"
 FEEDS = (
@@ -38,6 +48,12 @@ Reference = dict[str, Any]
     max_active_runs=1,
     is_paused_upon_creation=True,
     doc_md=__doc__,
+    deadline=DeadlineAlert(
+        name="figures published",
+        reference=deadlines.SessionCutOff(),
+        interval=deadlines.FIGURES_AFTER_CUT_OFF,
+        callback=SyncCallback(deadlines.figures_missed),
+    ),
     tags=["clearing", "margin"],
     default_args={
         "owner": "margin-operations",
@@ -80,6 +96,7 @@ def clearing_day() -> None:
                 cut_off=params["cut_off"],
                 feed_wait_seconds=params["feed_wait_seconds"],
                 run_id=params["run_id"],
+                started_by=getattr(context["dag_run"], "triggering_user_name", None),
             )
 
     @task.sensor(poke_interval=5, timeout=24 * 3600, mode="reschedule")
@@ -184,6 +201,19 @@ def clearing_day() -> None:
         with task_policy.named_failures():
             stages.seal(run, gated, list(deliveries), published)
 
+    @task(pool=LAKE)
+    def register_calls(run: Reference) -> Reference:
+        from margin_tasks.pipeline import stages
+
+        with task_policy.named_failures():
+            return stages.register_calls(run)
+
+    @task.short_circuit
+    def calls_wait(registered: Reference) -> bool:
+        from margin_tasks.pipeline.desk import rounds
+
+        return rounds.approval_is_asked_for(registered)
+
     @task
     def deliver(run: Reference) -> None:
         from margin_tasks.pipeline import stages
@@ -212,15 +242,27 @@ def clearing_day() -> None:
     notices = call(run, gated, figures)
     published = publish(run, gated, figures, notices, deliveries)
     sealed = seal(run, gated, deliveries, published)
+    registered = register_calls(run)
     delivered = deliver(run)
+    ask_for_approval = TriggerDagRunOperator(
+        task_id="ask_for_approval",
+        trigger_dag_id="call_approval",
+        trigger_run_id="calls_of_{{ ti.xcom_pull(task_ids='open_run')['run_id'] }}",
+        conf={
+            name: "{{ ti.xcom_pull(task_ids='open_run')['" + name + "'] }}"
+            for name in ("run_id", "business_date", "session")
+        },
+        skip_when_already_exists=True,
+    )
 
     ready >> deliveries
     gated >> inputs_loaded >> inputs_built >> valued
     figures >> figures_built >> reconciled >> notices
-    sealed >> delivered
+    sealed >> registered >> delivered
+    calls_wait(registered) >> ask_for_approval
     [
         run, ready, deliveries, gated, inputs_loaded, inputs_built, valued, margined, figures, figures_built,
-        reconciled, notices, published, sealed, delivered,
+        reconciled, notices, published, sealed, registered, delivered,
     ] >> end_run(run)  # fmt: skip
 
 

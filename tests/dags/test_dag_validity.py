@@ -16,6 +16,17 @@ PROJECT = Path(__file__).resolve().parents[2]
 DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
 TAGS = {"clearing", "margin", "calibration", "calls", "regulatory"}
 # Imported at parse time, these would cost the dag processor seconds for every file.
+# How many runs of a DAG may be on their way at once; a day is cleared by one run, questions of several may wait.
+ACTIVE_RUNS = {"clearing_day": 1, "call_approval": 8, "call_lifecycle": 1}
+# Tasks that hold the lake, by DAG: exactly these stand in its pool of one slot.
+HOLD_THE_LAKE = {
+    "clearing_day": {
+        "load_inputs", "build_inputs", "load_figures", "build_figures", "reconcile", "seal", "register_calls",
+        "end_run",
+    },
+    "call_approval": {"list_calls", "approval.approve", "approval.release"},
+    "call_lifecycle": {"work", "show"},
+}  # fmt: skip
 HEAVY = ("pandas", "numpy", "dbt", "great_expectations", "duckdb", "numba", "altair", "pyarrow")
 
 
@@ -46,7 +57,7 @@ def test_every_dag_states_owner_retries_tags_and_purpose(path: Path) -> None:
         assert dag.tags
         assert set(dag.tags) <= TAGS
         assert dag.is_paused_upon_creation
-        assert dag.max_active_runs == 1
+        assert dag.max_active_runs == ACTIVE_RUNS[dag.dag_id]
         assert not dag.catchup
         for task in dag.tasks:
             assert task.owner == "margin-operations"
@@ -54,12 +65,23 @@ def test_every_dag_states_owner_retries_tags_and_purpose(path: Path) -> None:
             assert task.retries >= 1
 
 
-def test_tasks_that_write_the_lake_share_its_one_slot() -> None:
-    [dag] = dags_of(PROJECT / "dags" / "clearing_day.py")
-    in_pool = {task.task_id for task in dag.tasks if task.pool == "lake"}
-    assert in_pool == {
-        "load_inputs", "build_inputs", "load_figures", "build_figures", "reconcile", "seal", "end_run",
-    }  # fmt: skip
+@pytest.mark.parametrize("dag_id", sorted(HOLD_THE_LAKE))
+def test_tasks_that_hold_the_lake_share_its_one_slot(dag_id: str) -> None:
+    [dag] = dags_of(PROJECT / "dags" / f"{dag_id}.py")
+    assert {task.task_id for task in dag.tasks if task.pool == "lake"} == HOLD_THE_LAKE[dag_id]
+    assert {task.pool for task in dag.tasks} <= {"lake", "default_pool"}
+
+
+def test_every_dag_is_in_the_tables_of_policy() -> None:
+    assert set(ACTIVE_RUNS) == set(HOLD_THE_LAKE) == {dag.dag_id for path in DAG_FILES for dag in dags_of(path)}
+
+
+def test_a_call_is_released_after_its_own_question_only() -> None:
+    [dag] = dags_of(PROJECT / "dags" / "call_approval.py")
+    release = dag.get_task("approval.release")
+    assert release.upstream_task_ids == {"approval.approve", "list_calls"}
+    assert release.trigger_rule == "all_success"
+    assert dag.get_task("approval.approve").partial_kwargs["response_timeout"] is not None
 
 
 def test_the_feeds_of_the_dag_are_the_feeds_of_the_registry() -> None:
