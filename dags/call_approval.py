@@ -21,7 +21,6 @@ from datetime import timedelta
 
 from airflow.sdk import (
     DeadlineAlert,
-    DeadlineReference,
     Param,
     SyncCallback,
     dag,
@@ -51,7 +50,7 @@ LAKE = "lake"
     },
     deadline=DeadlineAlert(
         name="calls answered",
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        reference=deadlines.ApprovalAsked(),
         interval=deadlines.APPROVALS_WITHIN,
         callback=SyncCallback(deadlines.approvals_missed),
     ),

@@ -33,6 +33,35 @@ class SessionCutOff(BaseDeadlineReference):
         return cut_off_of_key(key, now=datetime.now(UTC))
 
 
+class ApprovalAsked(BaseDeadlineReference):
+    """When an approval run was created, unless it is about a day that is past.
+
+    Not Airflow's own reference to the queueing: 3.3.2 cannot clear a task of a finished run that has a deadline of it.
+    """
+
+    required_kwargs = frozenset({"dag_id", "run_id"})
+
+    def _evaluate_with(self, *, session: Session, dag_id: str, run_id: str) -> datetime | None:
+        from airflow.models.dagrun import DagRun
+        from sqlalchemy import select
+
+        conf = session.scalar(select(DagRun.conf).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        return asked_of_day((conf or {}).get("business_date"), now=datetime.now(UTC))
+
+
+def asked_of_day(business_date: str | None, *, now: datetime) -> datetime | None:
+    """Return now for the calls of a day that is not past (aware UTC), else None."""
+    from margin_tasks.contracts.failures import MarginError
+    from margin_tasks.pipeline.desk.alerts import STILL_OF_CONCERN
+    from margin_tasks.pipeline.run import checked_business_date
+
+    try:
+        day = checked_business_date(business_date)
+    except MarginError:
+        return None
+    return None if now.date() - day > STILL_OF_CONCERN else now
+
+
 def cut_off_of_key(key: str | None, *, now: datetime) -> datetime | None:
     """Return the cut-off of a partition (aware UTC), or None where there is none to keep any more."""
     from margin_tasks.contracts.failures import MarginError

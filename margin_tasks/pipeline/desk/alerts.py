@@ -21,6 +21,9 @@ _LOG = logging.getLogger(__name__)
 PAST_AFTER = timedelta(hours=12)
 """So long after a deadline an alarm would come too late to be one: a day that is run again is no emergency."""
 
+STILL_OF_CONCERN = timedelta(days=4)
+"""So many days after a business date its calls may still wait without being of the past: a long weekend."""
+
 _PUBLISHED = "select count(*) from audit.runs where status = 'published' and business_date = $1 and session = $2"
 _WAITING = """
 select call_id from calls.current_calls
@@ -56,7 +59,7 @@ def figures_are_late(here: Settings, *, business_date: date, session: str, due_a
 
 def approvals_are_late(here: Settings, *, business_date: date, session: str, due_at: datetime, now: datetime) -> bool:
     """Raise the alarm when calls of a day still wait for a person at the deadline; True when it was raised."""
-    if now.date() - business_date > timedelta(days=4):
+    if now.date() - business_date > STILL_OF_CONCERN:
         return False
     waiting = _names(here, _WAITING, business_date, session)
     if waiting == []:
