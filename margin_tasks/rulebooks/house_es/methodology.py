@@ -25,7 +25,7 @@ from margin_tasks.risk.amounts import to_units
 from margin_tasks.risk.portfolio import Book
 from margin_tasks.rulebooks.charge import Charge
 from margin_tasks.rulebooks.exposure import Exposure, parameter_of
-from margin_tasks.rulebooks.grouped_positions import rank, starts
+from margin_tasks.rulebooks.grouped_positions import changes
 from margin_tasks.rulebooks.house_es.parameters import HouseRules, definition
 from margin_tasks.rulebooks.house_es.requirement import (
     HouseRequirement,
@@ -215,18 +215,24 @@ class HouseEsMethodology(Methodology):
     def _basis(self, exposure: Exposure) -> FloatArray:
         """What delta hedged across expiries owes, shape (N,): basis_rate x (gross - |net|) / 2 by underlying, USD."""
         book, figures = exposure.book, exposure.figures
-        underlying = exposure.instruments.underlying_index[book.instrument]
-        expiry_at = exposure.instruments.expiry_at[book.instrument].astype(np.int64)
-        # Sums do not depend on the order in which positions are stated.
-        order = np.lexsort((book.instrument, expiry_at, underlying, exposure.set_of))
+        # Sums do not depend on the order in which positions are stated: by underlying, expiry and instrument.
+        instruments = exposure.instruments
+        listed = len(instruments)
+        in_order = np.lexsort((np.arange(listed), instruments.expiry_at.astype(np.int64), instruments.underlying_index))
+        place = np.empty(listed, dtype=np.int64)
+        place[in_order] = np.arange(listed)
+        key = exposure.set_of * max(listed, 1) + place[book.instrument]
+        order = np.argsort(key, kind="stable")
+        instrument, set_of = book.instrument[order], exposure.set_of[order]
         delta = (exposure.quantity * (figures.delta * figures.index_price)[book.instrument])[order]
-        set_of, underlying, expiry_at = exposure.set_of[order], underlying[order], expiry_at[order]
-        of_expiry = starts(rank(set_of, underlying, expiry_at))
-        of_underlying = rank(set_of[of_expiry], underlying[of_expiry])
+        underlying = instruments.underlying_index[instrument]
+        expiry_at = instruments.expiry_at[instrument].astype(np.int64)
+        is_new = changes(set_of) | changes(underlying)
+        of_expiry = np.flatnonzero(is_new | changes(expiry_at))
         basis = np.zeros(exposure.sets)
         if len(order):
             by_expiry = np.add.reduceat(delta, of_expiry)
-            first = starts(of_underlying)
+            first = np.flatnonzero(is_new[of_expiry])
             gross, net = np.add.reduceat(np.abs(by_expiry), first), np.add.reduceat(by_expiry, first)
             rates = np.array(
                 [

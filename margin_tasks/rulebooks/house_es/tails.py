@@ -40,8 +40,8 @@ _TILE = 384
 # A task holds about so many positions, and at most so many accounts, whose filtered outcomes it keeps.
 _POSITIONS_OF_TASK = 16_384
 _ACCOUNTS_OF_TASK = 2_048
-# Sums are taken in so many lanes.
-_LANES = 8
+# Outcomes of an account are added in so many lanes: entry s in lane s modulo their number.
+_WIDTH = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -387,7 +387,8 @@ def _walk(
             start, end = account_start[a], account_start[a + 1]
             if start == end:
                 continue
-            total[:] = 0.0
+            for s in range(total.size):
+                total[s] = 0.0
             can_hold = True
             for n in range(start, end):
                 _add_up(set_start[n], set_start[n + 1], instrument, quantity, pnl, begin, of_one)
@@ -397,7 +398,9 @@ def _walk(
                     total[s] += of_one[s]
             can_hold &= _keep_worst(total, heaps, a - first)
             if has_kept:
-                kept[a - first, begin:stop] = total
+                row = kept[a - first]
+                for s in range(total.size):
+                    row[begin + s] = total[s]
             if not can_hold:
                 is_bad[a] = True
     for a in range(first, last):
@@ -408,19 +411,14 @@ def _walk(
 
 
 @njit(cache=True, error_model="numpy")
-def _loss_quantile(outcome: FloatArray, row: int, begin: int, size: int, confidence: float, heap: FloatArray) -> float:
-    """Quantile of the losses in ``size`` scenarios from ``begin``, between order statistics as NumPy takes it."""
-    for k in range(heap.shape[1]):
-        heap[0, k] = np.inf
-    for s in range(begin, begin + size):
-        if outcome[row, s] < heap[0, 0]:
-            _sink(heap, 0, heap.shape[1], outcome[row, s])
-    _ascend(heap, 0)
-    most = heap.shape[1]
-    lower = float(-heap[0, most - 1])
+def _loss_quantile(size: int, confidence: float, heaps: FloatArray, row: int) -> float:
+    """Quantile of ``size`` losses from the worst of them, between order statistics as NumPy takes it."""
+    _ascend(heaps, row)
+    most = heaps.shape[1]
+    lower = float(-heaps[row, most - 1])
     if most == 1:
         return lower
-    upper = float(-heap[0, most - 2])
+    upper = float(-heaps[row, most - 2])
     share = (size - 1) * confidence - math.floor((size - 1) * confidence)
     return lower + (upper - lower) * share if share < 0.5 else upper - (upper - lower) * (1.0 - share)
 
@@ -428,30 +426,44 @@ def _loss_quantile(outcome: FloatArray, row: int, begin: int, size: int, confide
 @njit(cache=True, error_model="numpy")
 def _window_excess(
     outcome: FloatArray,
-    row: int,
+    whole: float,
     confidence: float,
     window: int,
     step: int,
-    whole_heap: FloatArray,
-    window_heap: FloatArray,
+    heaps: FloatArray,
+    row: int,
     beyond: IntArray,
 ) -> float:
-    scenarios = outcome.shape[1]
-    whole = _loss_quantile(outcome, row, 0, scenarios, confidence, whole_heap)
+    """Root mean square of what the quantile of a window exceeds ``whole`` by, that of all losses; windows above only.
+
+    ``heaps``: its ``row`` has place for the losses that decide the quantile of a window.
+    """
     exceeding = 0
-    for s in range(scenarios):
-        if -outcome[row, s] > whole:
+    for s in range(outcome.size):
+        if -outcome[s] > whole:
             beyond[exceeding] = s
             exceeding += 1
+    most = heaps.shape[1]
     squares, count = 0.0, 0
-    for begin in range(0, scenarios - window + 1, step):
+    for begin in range(0, outcome.size - window + 1, step):
+        for k in range(most):
+            heaps[row, k] = np.inf
         inside = 0
         for k in range(exceeding):
-            inside += begin <= beyond[k] < begin + window
-        # Its quantile lies between the losses numbered m - 1 and m, the largest first: none that counts otherwise.
-        if inside < window_heap.shape[1] - 1:
+            if begin <= beyond[k] < begin + window:
+                inside += 1
+                if outcome[beyond[k]] < heaps[row, 0]:
+                    _sink(heaps, row, most, outcome[beyond[k]])
+        # The quantile lies between the losses numbered most - 1 and most, the largest first.
+        if inside < most - 1:
             continue
-        excess = _loss_quantile(outcome, row, begin, window, confidence, window_heap) - whole
+        if inside == most - 1:
+            next_worst = np.inf
+            for s in range(begin, begin + window):
+                if -outcome[s] <= whole and outcome[s] < next_worst:
+                    next_worst = outcome[s]
+            _sink(heaps, row, most, next_worst)
+        excess = _loss_quantile(window, confidence, heaps, row) - whole
         if excess > 0.0:
             squares += excess * excess
             count += 1
@@ -459,80 +471,64 @@ def _window_excess(
 
 
 @njit(cache=True, error_model="numpy")
-def _shape(outcome: FloatArray, row: int, lanes: FloatArray, figures: FloatArray, a: int) -> None:
-    """Mean, deviation, skewness and excess kurtosis of the losses of a row."""
-    size = outcome.shape[1]
-    lanes[:] = 0.0
-    largest = 0.0
-    for s in range(size):
-        lanes[0, s % _LANES] += outcome[row, s]
-    for s in range(size):
-        largest = max(largest, abs(outcome[row, s]))
-    mean = lanes[0].sum() / size
-    for s in range(size):
-        lanes[1, s % _LANES] += (outcome[row, s] - mean) ** 2
-    deviation = math.sqrt(lanes[1].sum() / size)
-    figures[_MEAN, a], figures[_DEVIATION, a] = -mean, deviation
-    # A book that only rounds differently from scenario to scenario has no shape.
-    if not deviation > 1e-12 * largest:
-        return
-    for s in range(size):
-        scaled = (mean - outcome[row, s]) / deviation
-        square = scaled * scaled
-        lanes[2, s % _LANES] += square * scaled
-        lanes[3, s % _LANES] += square * square
-    figures[_SKEWNESS, a], figures[_KURTOSIS, a] = lanes[2].sum() / size, lanes[3].sum() / size - 3.0
+def _mean_power(outcome: FloatArray, centre: float, scale: float, power: int, lanes: FloatArray) -> float:
+    """Mean of the whole powers of (centre - outcome) / scale."""
+    for k in range(_WIDTH):
+        lanes[k] = 0.0
+    for begin in range(0, outcome.size, _WIDTH):
+        some = outcome[begin : min(begin + _WIDTH, outcome.size)]
+        for k in range(some.size):
+            scaled = (centre - some[k]) / scale
+            square = scaled * scaled if power > 1 else 1.0
+            lanes[k] += square * (1.0 if power == 2 else scaled if power < 4 else square)
+    total = 0.0
+    for k in range(_WIDTH):
+        total += lanes[k]
+    return total / outcome.size
 
 
 @njit(cache=True, error_model="numpy")
-def _measure(
+def _shape(outcome: FloatArray, lanes: FloatArray, figures: FloatArray, a: int) -> None:
+    """Mean, deviation, skewness and excess kurtosis of the losses."""
+    power = int(np.int64(1))  # a literal would have the function compiled again for each power
+    mean = _mean_power(outcome, 0.0, 1.0, power, lanes)
+    deviation = math.sqrt(_mean_power(outcome, -mean, 1.0, power + 1, lanes))
+    largest = 0.0
+    for s in range(outcome.size):
+        largest = max(largest, abs(outcome[s]))
+    figures[_MEAN, a], figures[_DEVIATION, a] = mean, deviation
+    # A book that only rounds differently from scenario to scenario has no shape.
+    if deviation > 1e-12 * largest:
+        figures[_SKEWNESS, a] = _mean_power(outcome, -mean, deviation, power + 2, lanes)
+        figures[_KURTOSIS, a] = _mean_power(outcome, -mean, deviation, power + 3, lanes) - 3.0
+
+
+@njit(cache=True, error_model="numpy")
+def _describe(
     first: int,
     last: int,
     account_start: IntArray,
-    set_start: IntArray,
-    instrument: IntArray,
-    quantity: FloatArray,
-    outcomes: tuple[FloatArray, ...],
-    counted: tuple[FloatArray, ...],
+    kept: FloatArray,
     confidence: float,
     window: int,
     step: int,
     of_account: FloatArray,
-    of_set: FloatArray,
-    is_bad: NDArray[np.bool_],
 ) -> None:
-    """All figures of accounts ``first`` to ``last``; their shortfalls alone without a window."""
-    scenarios = outcomes[0].shape[1] if window > 0 else 0
-    kept = np.empty((last - first, scenarios))
-    for number in range(4):
-        _walk(
-            first,
-            last,
-            account_start,
-            set_start,
-            instrument,
-            quantity,
-            outcomes[number],
-            counted[number],
-            of_account[number],
-            number < 2 and window > 0,
-            of_set[min(number, 1)],
-            number == 0 and window > 0,
-            kept,
-            is_bad,
-        )
-    if window == 0:
-        return
-    whole_heap = np.empty((1, scenarios - math.floor((scenarios - 1) * confidence)))
-    window_heap = np.empty((1, window - math.floor((window - 1) * confidence)))
+    """Excess of the windows and shape of the losses of accounts ``first`` to ``last`` from their kept outcomes."""
+    scenarios = kept.shape[1]
+    whole_heaps = np.full((last - first, scenarios - math.floor((scenarios - 1) * confidence)), np.inf)
+    window_heaps = np.empty((last - first, window - math.floor((window - 1) * confidence)))
     beyond = np.empty(scenarios, dtype=np.int64)
-    lanes = np.empty((4, _LANES))
+    lanes = np.empty(_WIDTH)
     for a in range(first, last):
-        if account_start[a] < account_start[a + 1]:
-            of_account[_EXCESS, a] = _window_excess(
-                kept, a - first, confidence, window, step, whole_heap, window_heap, beyond
-            )
-            _shape(kept, a - first, lanes, of_account, a)
+        if account_start[a] == account_start[a + 1]:
+            continue
+        row = a - first
+        outcome = kept[row]
+        _keep_worst(outcome, whole_heaps, row)
+        whole = _loss_quantile(scenarios, confidence, whole_heaps, row)
+        of_account[_EXCESS, a] = _window_excess(outcome, whole, confidence, window, step, window_heaps, row, beyond)
+        _shape(outcome, lanes, of_account, a)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -552,19 +548,24 @@ def _fill_tails(
     is_bad: NDArray[np.bool_],
 ) -> None:
     for task in prange(tasks.size - 1):
-        _measure(
-            tasks[task],
-            tasks[task + 1],
-            account_start,
-            set_start,
-            instrument,
-            quantity,
-            outcomes,
-            counted,
-            confidence,
-            window,
-            step,
-            of_account,
-            of_set,
-            is_bad,
-        )
+        first, last = tasks[task], tasks[task + 1]
+        kept = np.empty((last - first if window > 0 else 0, outcomes[0].shape[1]))
+        for number in range(4):
+            _walk(
+                first,
+                last,
+                account_start,
+                set_start,
+                instrument,
+                quantity,
+                outcomes[number],
+                counted[number],
+                of_account[number],
+                number < 2 and window > 0,
+                of_set[min(number, 1)],
+                number == 0 and window > 0,
+                kept,
+                is_bad,
+            )
+        if window > 0:
+            _describe(first, last, account_start, kept, confidence, window, step, of_account)
