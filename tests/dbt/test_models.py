@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -9,14 +10,21 @@ from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from margin_tasks.calls.calls import account_margin, margin_calls
+from margin_tasks.calls.decisions import call_decisions
+from margin_tasks.calls.policy import CallPolicy, call_policy_in_force
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.frames import to_arrow
+from margin_tasks.contracts.tables import RISK
+from margin_tasks.warehouse import models
 from margin_tasks.warehouse.connection import LakeSettings
 from margin_tasks.warehouse.lake import open_lake
 from margin_tasks.warehouse.models import ModelBuild
 from margin_tasks.warehouse.reconciliation import check_reconciliation
-from tests.dbt.synthetic_run import CUT_OFF, SyntheticRun, run_event, synthetic_run
+from tests.dbt.synthetic_run import BUSINESS_DATE, CUT_OFF, SyntheticRun, run_event, synthetic_run
 
 MARTS = {
     "dim_account": 3, "dim_instrument": 3, "dim_member": 2, "fct_account_margin": 3, "fct_account_scenario_pnl": 4,
@@ -344,6 +352,119 @@ def test_a_flaw_of_the_engine_stops_the_run_however_consistent(
     with open_lake(lake_settings, holder="test", is_read_only=True) as lake:
         sql = "select distinct check_name from fct_reconciliation where run_id = ? and not is_ok"
         assert set(lake.query(sql, [run.run_id])["check_name"].to_pylist()) == broken
+
+
+@pytest.mark.parametrize(
+    ("session", "changes"),
+    [
+        ("EOD", {"trigger_level": "maintenance", "threshold": "1500", "minimum_release_amount": "0"}),
+        ("EOD", {"rounding_mode": "CLSR", "rounding_unit": "0.25", "minimum_transfer_amount": "0"}),
+        ("ITD-01", {"rounding_mode": "DRDW", "intraday": {"loss_above": "3000", "loss_share": "0.30"}}),
+        (
+            "ITD-02",
+            {
+                "trigger_level": "maintenance",
+                "intraday": {
+                    "collateral_multiple": "1.10",
+                    "immaterial_below": "1000",
+                    "market_move_share": "0.1",
+                    "position_growth_share": "0.5",
+                },
+            },
+        ),
+        ("ITD-03", {"rounding_mode": "NONE", "intraday": None, "threshold": "250.5"}),
+    ],
+)
+def test_both_roads_decide_alike_under_any_terms(
+    session: str,
+    changes: dict[str, Any],
+    lake_settings: LakeSettings,
+    first_build: dict[str, ModelBuild],
+    load: Callable[[SyntheticRun], None],
+    build: Callable[..., ModelBuild],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    in_force = call_policy_in_force(BUSINESS_DATE)
+    policy = CallPolicy.model_validate({**in_force.model_dump(), **changes})
+    monkeypatch.setattr(models, "call_policy_in_force", lambda business_date: policy)
+    run = decided_run(f"run-{request.node.callspec.id}", session=session, policy=policy)
+    load(run)
+    build(run, "+fct_reconciliation")
+    with open_lake(lake_settings, holder="test", is_read_only=True) as lake:
+        sql = (
+            "select check_name, item, is_ok, sql_amount, array_amount from fct_reconciliation where run_id = ?"
+            " and check_name in ('margin_call', 'call_decision', 'release')"
+        )
+        lines = lake.query(sql, [run.run_id]).to_pylist()
+    assert [line for line in lines if not line["is_ok"]] == []
+    assert {line["check_name"] for line in lines} == {"margin_call", "call_decision", "release"}
+
+
+def decided_run(run_id: str, *, session: str, policy: CallPolicy) -> SyntheticRun:
+    """Many accounts around every edge of the terms, decided by the array engine."""
+    # Multiples of the edges that the terms name, and a unit of the last place beside each.
+    edges = [
+        Decimal(text) for text in ("0", "7000", "8500", "9090.90909091", "9500", "9999.99999999", "10000", "12600")
+    ]
+    accounts = [
+        {"account_id": f"X{number:03d}", "equity": equity + step, "pending_in": pending, "settled": settled, **moved}
+        for number, (equity, step, pending, settled, moved) in enumerate(
+            itertools.product(
+                edges,
+                (Decimal(0), Decimal("-1e-8"), Decimal("-1234.5678")),
+                (Decimal(0), Decimal("1500"), Decimal("2000.125")),
+                (Decimal(0), Decimal("-3333.33333333")),
+                (
+                    {"market_effect": Decimal(0), "trading_effect": Decimal(0)},
+                    {"market_effect": Decimal("2000.00000001"), "trading_effect": Decimal(-500)},
+                    {"market_effect": Decimal("-100"), "trading_effect": Decimal("4500")},
+                ),
+            )
+        )
+    ]
+    day = {"rulebook_id": "portfolio", "initial_margin": Decimal(10_000), "currency": "USD"}
+    tables = {
+        "requirements": [
+            {**day, "account_id": row["account_id"], "maintenance_margin": Decimal(7_000),
+             "stand_alone_margin": Decimal(10_000), "is_conservative": False, "is_attributed": True}
+            for row in accounts
+        ],
+        "collateral_values": [
+            {"account_id": row["account_id"], "collateral_value": row["equity"] - row["settled"]} for row in accounts
+        ],
+        "position_values": [
+            {**dict.fromkeys(RISK["position_values"].column_names, Decimal(0)), "account_id": row["account_id"],
+             "instrument_id": "BTC-PERPETUAL", "settlement_amount": row["settled"], "variation_margin": row["settled"]}
+            for row in accounts
+        ],
+        "requirement_changes": [
+            {**day, "account_id": row["account_id"], "previous_initial_margin": Decimal(8_000),
+             "market_effect": row["market_effect"], "trading_effect": row["trading_effect"]}
+            for row in accounts
+        ],
+    }  # fmt: skip
+    frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    margins = account_margin(
+        **frames,
+        accounts=pd.DataFrame(accounts)[["account_id"]].assign(member_id="M1", rulebook_id="portfolio"),
+        policy=policy,
+        session=session,
+        pending=pd.DataFrame(accounts)[["account_id", "pending_in"]],
+    )
+    computed = {
+        "account_margin": margins,
+        "margin_calls": margin_calls(
+            margins, business_date=BUSINESS_DATE, session=session, cutoff_at=CUT_OFF, policy=policy
+        ),
+        "call_decisions": call_decisions(margins, session=session, policy=policy),
+    }
+    run = synthetic_run(run_id, session=session)
+    run = run.with_rows("risk", "position_values", [*rows_of(run, "position_values"), *tables["position_values"]])
+    run = run.with_rows("risk", "requirement_changes", tables["requirement_changes"])
+    for name, frame in computed.items():
+        run = run.with_rows("risk", name, to_arrow(frame, RISK[name]).to_pylist())
+    return run
 
 
 def test_a_run_without_models_is_not_reconciled(
