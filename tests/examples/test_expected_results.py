@@ -21,7 +21,7 @@ from margin_tasks.sample.source import SampleSource
 from margin_tasks.validation import gate
 
 EXPECTED = PROJECT_ROOT / "examples" / "expected"
-TABLES = ("requirements", "account_margin", "margin_calls")
+TABLES = ("requirements", "account_margin", "margin_calls", "call_decisions")
 
 
 @pytest.fixture(scope="module")
