@@ -124,8 +124,8 @@ class _Book:
         """What counts at given totals as ``fixed + per_total x total``, of each account."""
         value, is_issuer, is_class = self.cut(total)
         moves = is_issuer | is_class
-        per_total = np.where(moves, value, ZERO) / np.where(total > ZERO, total, _ONE)[self.account]
-        return _summed(np.where(moves, ZERO, value), self.account), _summed(per_total, self.account)
+        per_total = _chosen(moves, value, ZERO) / _chosen(total > ZERO, total, _ONE)[self.account]
+        return _summed(_chosen(moves, ZERO, value), self.account), _summed(per_total, self.account)
 
     @staticmethod
     def _kept(
@@ -137,18 +137,24 @@ class _Book:
         """Part of each row that its group keeps, and whether that is less than all of it."""
         owned, most = _summed(value, group), share * total
         is_cut = ((share < _NO_LIMIT) & (owned > most)).astype(bool)
-        kept = np.where(is_cut, most / np.where(owned > ZERO, owned, _ONE), _ONE)
+        kept = _chosen(is_cut, most / _chosen(owned > ZERO, owned, _ONE), _ONE)
         return kept[group], is_cut[group]
 
 
 def _fixed_point(book: _Book, total: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     for _ in range(_MOST_STEPS):
         fixed, per_total = book.slope(total)
-        counted = np.minimum(fixed / np.where(per_total < _ONE, _ONE - per_total, _ONE), total)
+        counted = np.minimum(fixed / _chosen(per_total < _ONE, _ONE - per_total, _ONE), total)
         if not (total - counted > _UNIT * _UNIT).any():
             break
         total = counted
     return total
+
+
+def _chosen(condition: Any, where_true: Any, elsewhere: Any) -> np.ndarray[Any, Any]:
+    """``numpy.where`` of decimals."""
+    chosen: np.ndarray[Any, Any] = np.where(condition, where_true, elsewhere)
+    return chosen
 
 
 def _shares(names: pd.Series[Any], shares: Mapping[str, Decimal]) -> pd.Series[Any]:

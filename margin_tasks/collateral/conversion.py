@@ -95,7 +95,8 @@ def pool_currencies(
         pooled = np.array(
             [product.quantize(_AMOUNT_STEP, ROUND_FLOOR) for product in summed["amount"] * rate], dtype=object
         )
-    return summed.assign(conversion_rate=rate, pooled_amount=pooled)
+    result: pd.DataFrame = summed.assign(conversion_rate=rate, pooled_amount=pooled)
+    return result
 
 
 def _by_currency(terms: Mapping[str, FxTerms], pool_currency: str, *, side: str) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class CollateralPolicy(PolicyVersion):
 
     @model_validator(mode="after")
     def _currencies_and_limits_are_known(self) -> Self:
-        foreign = {eligible.currency for eligible in self.eligible_assets} - {None, self.currency}
+        foreign = {eligible.currency or self.currency for eligible in self.eligible_assets} - {self.currency}
         if foreign - set(self.fx_haircuts):
             raise ValueError(f"policy {self.id}-{self.version}: no FX haircut of {sorted(foreign)}")
         limits = self.limits

@@ -75,7 +75,7 @@ def value_collateral(
         haircut = haircut.mask(is_own, _ONE).mask(is_debt, ZERO)
         after_haircut = to_amounts(kept.rename("value after haircut"))
         # Conversion works against whoever holds the amount: what is owed grows.
-        after_fx = to_amounts((kept * (_ONE - fx.mask(is_debt, -fx))).rename("value after conversion"))
+        after_fx = to_amounts((kept - kept * fx.mask(is_debt, -fx)).rename("value after conversion"))
         counted = counted_values(
             pd.DataFrame(
                 {
@@ -119,7 +119,8 @@ def _added_up(balances: pd.DataFrame) -> pd.DataFrame:
     key = ["account_id", "asset"]
     exact_rows = balances[key].assign(quantity=to_amounts(balances["quantity"]))
     with exact_arithmetic():
-        return exact_rows.groupby(key, as_index=False, sort=True)["quantity"].sum()
+        summed: pd.DataFrame = exact_rows.groupby(key, sort=True)["quantity"].sum().reset_index()
+    return summed
 
 
 def _after_tiers(
@@ -136,16 +137,16 @@ def _after_tiers(
     lower = pd.Series(ZERO, index=held.index, dtype=object)
     for number in range(max((len(found.tiers) for found in of_asset.values()), default=0)):
         tier = {asset: found.tiers[number] for asset, found in of_asset.items() if number < len(found.tiers)}
-        upto = _of(held["asset"], {asset: found.upto or _INFINITE for asset, found in tier.items()}).fillna(ZERO)
-        haircut = _of(held["asset"], {asset: found.haircut for asset, found in tier.items()}).fillna(_ONE)
+        upto = _of(held["asset"], {name: tier[name].upto or _INFINITE if name in tier else ZERO for name in of_asset})
+        kept = _of(held["asset"], {name: _ONE - tier[name].haircut if name in tier else ZERO for name in of_asset})
         within = size.where(size < upto, upto) - lower
-        counted = counted + within.where(within > ZERO, ZERO) * (_ONE - haircut)
+        counted = counted + within.where(within > ZERO, ZERO) * kept
         lower = upto.where(upto > lower, lower)
     first = _of(held["asset"], {asset: found.tiers[0].haircut for asset, found in of_asset.items()})
     is_beyond = (size > ZERO) & (
         size > _of(held["asset"], {a: f.tiers[0].upto or _INFINITE for a, f in of_asset.items()})
     )
-    average = (_ONE - counted / size.where(size > ZERO, _ONE)).map(lambda share: share.quantize(_FRACTION))
+    average = (counted / size.where(size > ZERO, _ONE)).map(lambda share: (_ONE - share).quantize(_FRACTION))
     return counted * unit_price.where(~by_value, _ONE), average.where(is_beyond, first)
 
 

@@ -491,7 +491,9 @@ def _day_terms(feeds: Frames, index: pd.DataFrame, *, cutoff_at: datetime, busin
 def _own_groups(accounts: pd.DataFrame, members: pd.DataFrame) -> dict[str, str]:
     """Issuer group of the member behind each account; absent where the member states none."""
     groups = members.dropna(subset=["issuer_group"]).set_index("member_id")["issuer_group"]
-    return accounts.set_index("account_id")["member_id"].map(groups).dropna().to_dict()
+    of_account = accounts["member_id"].map(groups)
+    is_known = of_account.notna()
+    return dict(zip(accounts.loc[is_known, "account_id"], of_account[is_known], strict=True))
 
 
 def _collateral_terms(balances: pd.DataFrame, *, terms: DayTerms, index: pd.DataFrame) -> pd.DataFrame:

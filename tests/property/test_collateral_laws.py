@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pandas as pd
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from margin_tasks.collateral.concentration import counted_values
@@ -19,6 +19,7 @@ from margin_tasks.collateral.valuation import value_collateral
 ASSETS = ("USD", "EUR", "COIN", "BOND", "GOLD", "OTHER")
 ISSUERS = {"BOND": "ISSUER", "GOLD": "TRUST"}
 CLASSES = {"BOND": "bond", "GOLD": "bond"}
+LAW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UNIT = Decimal("1E-8")
 
 fractions = st.decimals(0, 1, places=4)
@@ -85,6 +86,7 @@ def rows_of(book: dict[tuple[str, str], Decimal]) -> list[tuple[str, str, Decima
     return [(account, asset, quantity) for (account, asset), quantity in book.items()]
 
 
+@LAW
 @given(books, policies(), levels)
 def test_what_is_held_never_counts_for_more_than_it_is_worth_and_a_debt_for_no_less(book, policy, price):
     for row in valued(rows_of(book), policy, price).itertuples():
@@ -99,6 +101,7 @@ def test_what_is_held_never_counts_for_more_than_it_is_worth_and_a_debt_for_no_l
             assert row.collateral_value == row.market_value
 
 
+@LAW
 @given(books, policies(), levels, st.randoms(), st.integers(-100, 100))
 def test_neither_order_nor_place_nor_others_matter(book, policy, price, random, moved):
     rows = rows_of(book)
@@ -114,6 +117,7 @@ def test_neither_order_nor_place_nor_others_matter(book, policy, price, random, 
     pd.testing.assert_frame_equal(pd.concat(alone, ignore_index=True), whole, check_dtype=False)
 
 
+@LAW
 @given(policies(), prices, st.lists(st.decimals(0, 20_000, places=4), min_size=3, max_size=3, unique=True).map(sorted))
 def test_what_counts_by_tiers_rises_with_the_balance_and_ever_more_slowly(policy, price, held):
     lower, middle, upper = held
@@ -140,6 +144,7 @@ def limited(rows: list[tuple[str, str, Decimal]], shares_of: ShareLimits) -> tup
     return frame, counted_values(frame, limits=shares_of).value
 
 
+@LAW
 @given(counted_rows, limits)
 def test_limits_never_raise_a_value_nor_touch_a_debt(rows, shares_of):
     frame, counted = limited(rows, shares_of)
@@ -147,6 +152,7 @@ def test_limits_never_raise_a_value_nor_touch_a_debt(rows, shares_of):
     assert all(after == before for after, before in zip(counted, frame["value"], strict=True) if before <= 0)
 
 
+@LAW
 @given(counted_rows, limits)
 def test_what_counts_in_the_end_keeps_the_limits_and_counts_itself(rows, shares_of):
     assume(shares_of.reading == "fixed_point")
@@ -167,6 +173,7 @@ haircuts = st.decimals("0.001", "0.5", places=4)
 units = st.decimals("0.01", 100, places=4)
 
 
+@LAW
 @given(st.decimals("0.01", 10_000_000, places=2), units, st.decimals(0, "0.9", places=4))
 def test_a_surplus_never_pays_for_more_than_a_deficit_of_its_size(amount, per_pool, haircut):
     pooled = pool_currencies(
@@ -177,6 +184,7 @@ def test_a_surplus_never_pays_for_more_than_a_deficit_of_its_size(amount, per_po
     assert sum(pooled["pooled_amount"]) <= 0
 
 
+@LAW
 @given(st.decimals("0.01", 10_000_000, places=2), units, haircuts)
 def test_there_and_back_never_gains(amount, per_pool, haircut):
     there = FxTerms(units_per_pool=per_pool, haircut=haircut).surplus_rate

@@ -124,11 +124,11 @@ def test_tokens_have_the_price_of_their_policy(market: SampleMarket):
         policy=market_policy_in_force(market.business_date),
         asset_policies=asset_price_policies_in_force(market.business_date),
     ).set_index("asset")
-    assert set(market.tokens) == {"TBILLX", "XAUX", "EQTX"}
+    assert set(market.tokens) == {"TBILLX", "XAUX", "EQTX", "STETHX"}
     for asset in market.tokens:
         assert index.loc[asset, "index_price"] == market.index_price[asset]
         assert not index.loc[asset, "is_fallback"]
-    assert not set(index.index) & {"XAU", "EQTY"}
+    assert not set(index.index) & {"XAU", "EQTY", "STETHR"}
     prices = price_products(list_products(EXAMPLES_FOLDER), market).set_index("instrument_id")
     assert prices.loc["XAUX_USDC", "mark_price"] == market.index_price["XAUX"]
 

@@ -26,11 +26,11 @@ index_prices as (
 
 own_groups as (
     select
-        accounts.account_id,
-        members.issuer_group
-    from {{ ref("stg_accounts") }} as accounts
-    inner join {{ ref("stg_members") }} as members on accounts.member_id = members.member_id
-    where members.issuer_group is not null
+        stg_accounts.account_id,
+        stg_members.issuer_group
+    from {{ ref("stg_accounts") }} as stg_accounts
+    inner join {{ ref("stg_members") }} as stg_members on stg_accounts.member_id = stg_members.member_id
+    where stg_members.issuer_group is not null
 ),
 
 priced as (
