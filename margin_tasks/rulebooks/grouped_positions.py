@@ -19,7 +19,7 @@ from margin_tasks.rulebooks.exposure import Exposure
 from margin_tasks.rulebooks.ordering import changes, order_by, rank, starts
 from margin_tasks.rulebooks.run_sums import summed_runs
 
-__all__ = ["GroupedPositions", "grouped_positions", "rank", "starts"]
+__all__ = ["GroupedPositions", "changes", "grouped_positions", "rank", "starts"]
 
 _POSITIONS_AT_ONCE = 1 << 16
 

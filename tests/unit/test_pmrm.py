@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.rulebooks.pmrm.charges import counted_pnl, counted_pnl_reference
 from margin_tasks.rulebooks.pmrm.market import settlement_fixed_share
 from margin_tasks.rulebooks.pmrm.parameters import PortfolioParameters, PortfolioScenario, definition
 from margin_tasks.rulebooks.pmrm.requirement import BASIS_BINDS, PortfolioRequirement, requirement
@@ -197,3 +198,19 @@ def test_bad_markets_are_refused(part: str, column: str, value: np.ndarray, name
 def test_missing_prices_and_confidences_are_refused(name: str):
     with pytest.raises(MarginError, match=f"market of BTC: {name}"):
         portfolio_market(**{name: float("nan")})
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("groups", [0, 1, 300])
+def test_counted_outcomes_equal_the_reference_to_the_bit(version: str, groups: int):
+    parameters = definition(version).parameters("BTC")
+    random = np.random.default_rng(groups)
+    values = random.normal(0.0, 1e5, (groups, len(parameters.scenarios) + 1))
+    values[::5] = 0.0
+    columns: dict[str, Any] = {
+        "shocked": values[:, :-1],
+        "now": values[:, -1],
+        "owned": random.uniform(0.9, 1.0, groups),
+        "owed": random.uniform(1.0, 1.1, groups),
+    }
+    assert np.array_equal(counted_pnl(parameters, **columns), counted_pnl_reference(parameters, **columns))

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.sparse import csr_matrix
 
 from margin_tasks.pricing.black76 import FloatArray
-from margin_tasks.pricing.instruments import IntArray
+from margin_tasks.pricing.instruments import BoolArray, IntArray
 from margin_tasks.rulebooks.pmrm.market import Books, Market
 from margin_tasks.rulebooks.pmrm.parameters import Discounts, PortfolioParameters
 from margin_tasks.rulebooks.pmrm.revaluation import OptionValues
@@ -76,6 +77,16 @@ def counted_pnl(
         owned: Factor of a shocked value that is owned, shape (G,).
         owed: Factor of one that is owed, shape (G,).
     """
+    counted = np.empty(shocked.shape)
+    values, today = np.ascontiguousarray(shocked), np.ascontiguousarray(now)
+    _count(values, today, owned, owed, parameters.is_skew, parameters.weights, counted)
+    return counted
+
+
+def counted_pnl_reference(
+    parameters: PortfolioParameters, *, shocked: FloatArray, now: FloatArray, owned: FloatArray, owed: FloatArray
+) -> FloatArray:
+    """Readable twin of :func:`counted_pnl`; arguments and result as there."""
     pnl = shocked * np.where(shocked >= 0.0, owned[:, None], owed[:, None]) - now[:, None]
     counted: FloatArray = np.where(parameters.is_skew, -np.abs(pnl), pnl) * parameters.weights
     return counted
@@ -153,3 +164,20 @@ def confidence_charge(
 def _row_sums(matrix: csr_matrix) -> FloatArray:
     sums: FloatArray = np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1)
     return sums
+
+
+@njit(cache=True, error_model="numpy")
+def _count(
+    shocked: FloatArray,
+    now: FloatArray,
+    owned: FloatArray,
+    owed: FloatArray,
+    is_skew: BoolArray,
+    weight: FloatArray,
+    counted: FloatArray,
+) -> None:
+    for row in range(shocked.shape[0]):
+        for s in range(shocked.shape[1]):
+            value = shocked[row, s]
+            pnl = value * (owned[row] if value >= 0.0 else owed[row]) - now[row]
+            counted[row, s] = (-abs(pnl) if is_skew[s] else pnl) * weight[s]

@@ -491,15 +491,18 @@ def _within(cells: _Cells, scan: _Scan, *, weighted_price_risk: FloatArray, para
             continue
         is_first = changes(row_cell[rows])
         own_cells, place = row_cell[rows[is_first]], np.cumsum(is_first) - 1
-        own_periods, column = np.unique(row_period[rows], return_inverse=True)
+        own_periods = np.flatnonzero(np.bincount(row_period[rows]))
+        column = np.searchsorted(own_periods, np.arange(len(parameters.periods)))[row_period[rows]]
         periods = [parameters.periods[period] for period in own_periods]
         delta = np.zeros((len(own_cells), len(own_periods)))
         delta[place, column] = row_delta[rows]
-        taking_part = np.where(cells.is_net[own_cells, None], delta, 0.0)
+        takes_part = cells.is_net[own_cells, None]
+        is_whole = bool(takes_part.all())
+        taking_part = delta if is_whole else np.where(takes_part, delta, 0.0)
         result = intra_charge(
             taking_part, periods=periods, commodity=commodity, weighted_price_risk=weighted_price_risk[own_cells]
         )
-        left = np.where(cells.is_net[own_cells, None], result.remaining, delta)
+        left = result.remaining if is_whole else np.where(takes_part, result.remaining, delta)
         charge[own_cells] = result.charge
         spreads[own_cells] = result.spreads
         delivery[own_cells] = delivery_charge(delta, left, periods=periods, charges=commodity.delivery)
