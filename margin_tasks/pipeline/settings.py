@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     sender_email: str = Field("margin@clearing.example", description="Address that notices are sent from.")
     contact_email: str = Field("margin-desk@clearing.example", description="Whom a margin notice names for questions.")
     contact_phone: str = Field("+00 0000 000000", description="Telephone in margin notices.")
+    settlement_bic: str = Field("SAMPUS33XXX", description="Bank where calls are paid, as margin notices name it.")
+    settlement_account: str = Field(
+        "000000000000", description="Account there; notices show its last four characters only."
+    )
     delivery_channels: Annotated[tuple[ChannelName, ...], NoDecode] = Field(
         (ChannelName.OUTBOX,), min_length=1, description="How notices leave: outbox, smtp, object_store, webhook."
     )
@@ -73,7 +77,8 @@ class Settings(BaseSettings):
         """Return the issuer of the documents."""
         return ClearingHouseDetails(
             name=self.house_name, sender_email=self.sender_email, contact_email=self.contact_email,
-            contact_phone=self.contact_phone,
+            contact_phone=self.contact_phone, settlement_bic=self.settlement_bic,
+            settlement_account=self.settlement_account,
         )  # fmt: skip
 
     def delivery(self) -> DeliveryConfig:

@@ -16,7 +16,8 @@ class ReportInputError(MarginError):
 class ClearingHouseDetails:
     """Who issues the documents and whom a member asks. Comes from the settings; the defaults are placeholders.
 
-    ``sender_email`` is the address notices are sent from; its domain also makes the Message-ID.
+    ``sender_email`` is the address notices are sent from; its domain also makes the Message-ID. Documents show of
+    ``settlement_account`` the last four characters only.
     """
 
     name: str = "Clearing House (sample)"
@@ -24,6 +25,8 @@ class ClearingHouseDetails:
     sender_email: str = "margin@clearing.example"
     contact_email: str = "margin-desk@clearing.example"
     contact_phone: str = "+00 0000 000000"
+    settlement_bic: str = "SAMPUS33XXX"
+    settlement_account: str = "000000000000"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,4 +47,5 @@ class ReportContext:
     content_hash: str | None = None
     lock_hash: str | None = None
     source_spec: str | None = None
+    input_hash: str | None = None
     clearing_house: ClearingHouseDetails = ClearingHouseDetails()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -38,6 +39,14 @@ from margin_tasks.reporting.csv_text import csv_bytes
 from margin_tasks.reporting.frames import Record, clean_text, optional, records, records_by, required
 from margin_tasks.reporting.letter import NoticePrinter
 from margin_tasks.reporting.mail import mail_bytes
+from margin_tasks.reporting.notice_fields import (
+    CallTermsOfDay,
+    NoticeField,
+    NoticeIssue,
+    fields_csv,
+    local_instant,
+    notice_fields,
+)
 from margin_tasks.reporting.page import render_template
 from margin_tasks.reporting.wording import (
     ACCOUNT_TYPES,
@@ -53,6 +62,7 @@ from margin_tasks.reporting.wording import (
 # More parts than this are shown by component; the components file has each one.
 _REQUIREMENT_LINES = 12
 _POSITION_LINES = 8
+_NO_ISSUES: Mapping[str, NoticeIssue] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,7 @@ class NoticeContent:
     amount: str
     currency: str
     due: str
+    due_local: str
     due_short: str
     deficit: str
     requirement: str
@@ -107,6 +118,7 @@ class NoticeContent:
     requirement_statement: tuple[StatementLine, ...]
     equity_statement: tuple[StatementLine, ...]
     change_statement: tuple[StatementLine, ...]
+    fields: tuple[NoticeField, ...]
     positions: tuple[PositionLine, ...]
     positions_caption: str
     weight_head: str
@@ -122,8 +134,8 @@ class NoticeContent:
 class Notice:
     """One margin call in every form in which it leaves the house.
 
-    ``file_stem`` is ``call_id`` made safe as a file name; ``csv_files`` maps file names to bytes; ``eml`` is the
-    complete mail with page, letter and CSV files inside.
+    ``file_stem`` is ``call_id`` made safe as a file name; ``csv_files`` maps file names to bytes; ``fields_csv`` has
+    every field of the notice for programs; ``eml`` is the complete mail with page, letter and CSV files inside.
     """
 
     call_id: str
@@ -133,15 +145,19 @@ class Notice:
     html: str
     pdf: bytes
     csv_files: Mapping[str, bytes]
+    fields_csv: bytes
     eml: bytes
     content: NoticeContent
 
 
-def render_notices(*, context: ReportContext, tables: Mapping[str, pd.DataFrame]) -> tuple[Notice, ...]:
+def render_notices(
+    *, context: ReportContext, tables: Mapping[str, pd.DataFrame], issues: Mapping[str, NoticeIssue] = _NO_ISSUES
+) -> tuple[Notice, ...]:
     """A notice for every row of ``margin_calls``, in the order of ``call_id``; equal inputs give equal bytes.
 
     Needs the tables margin_calls, account_margin, requirement_components, position_values, collateral_values,
-    scenarios, members and accounts; uses requirement_changes when given.
+    scenarios, members and accounts; uses requirement_changes when given. ``issues`` holds what the record of calls
+    knows, by the ``call_id`` of the row; a call that it does not name was just computed.
 
     Raises:
         ReportInputError: a table or row is missing, or parts do not add up to the figure that is called.
@@ -152,7 +168,23 @@ def render_notices(*, context: ReportContext, tables: Mapping[str, pd.DataFrame]
             return ()
         book = _Book(tables, account_ids=[str(account_id) for account_id in calls["account_id"]])
         printer = NoticePrinter(context)
-        return tuple(_notice(call, context=context, book=book, printer=printer) for call in records(calls))
+        terms = CallTermsOfDay.of(context.business_date)
+        return tuple(
+            _notice(
+                call,
+                context=context,
+                book=book,
+                printer=printer,
+                terms=terms,
+                issue=issues.get(str(call["call_id"]), NoticeIssue()),
+            )
+            for call in records(calls)
+        )
+
+
+def fields_name(stem: str) -> str:
+    """Name of the file with every field of a notice."""
+    return f"{stem}-notice.csv"
 
 
 class _Book:
@@ -225,7 +257,21 @@ def statement(
     return (*written, StatementLine(total_label, "", format_amount(target), "total"))
 
 
-def _notice(call: Record, *, context: ReportContext, book: _Book, printer: NoticePrinter) -> Notice:
+def statement_reference(account_id: str, context: ReportContext) -> str:
+    """Where the statement of an account stands, below the home."""
+    place = f"{context.business_date.isoformat()}/{clean_text(context.session)}/{clean_text(context.run_id)}"
+    return f"statements/{place}/{file_stem(account_id)}.html"
+
+
+def _notice(
+    call: Record,
+    *,
+    context: ReportContext,
+    book: _Book,
+    printer: NoticePrinter,
+    terms: CallTermsOfDay,
+    issue: NoticeIssue,
+) -> Notice:
     call_id = str(call["call_id"])
     account_id = str(call["account_id"])
     stem = file_stem(call_id)
@@ -249,8 +295,11 @@ def _notice(call: Record, *, context: ReportContext, book: _Book, printer: Notic
         collateral=records(collateral),
         change=book.changes.get(account_id, [None])[0],
         scenarios=book.scenarios,
+        terms=terms,
+        issue=issue,
         context=context,
     )
+    fields = fields_csv(content.fields)
     html = render_template("notice.html", notice=content)
     pdf = printer.print(content)
     eml = mail_bytes(
@@ -259,7 +308,7 @@ def _notice(call: Record, *, context: ReportContext, book: _Book, printer: Notic
         text=render_template("notice.txt", notice=content),
         pdf=pdf,
         stem=stem,
-        csv_files=csv_files,
+        csv_files={**csv_files, fields_name(stem): fields},
         recipient=str(member["contact_email"]),
         context=context,
     )
@@ -271,6 +320,7 @@ def _notice(call: Record, *, context: ReportContext, book: _Book, printer: Notic
         html=html,
         pdf=pdf,
         csv_files=csv_files,
+        fields_csv=fields,
         eml=eml,
         content=content,
     )
@@ -287,6 +337,8 @@ def _content(
     collateral: list[Record],
     change: Record | None,
     scenarios: ScenarioWords,
+    terms: CallTermsOfDay,
+    issue: NoticeIssue,
     context: ReportContext,
 ) -> NoticeContent:
     currency = clean_text(call["currency"])
@@ -311,6 +363,7 @@ def _content(
         amount=format_money(amount, currency),
         currency=currency,
         due=format_instant(call["due_at"]),
+        due_local=local_instant(call["due_at"], time_zone=terms.calls.settlement_bank.time_zone),
         due_short=format_instant_short(call["due_at"]),
         deficit=format_money(deficit, currency),
         requirement=format_money(requirement, currency),
@@ -346,6 +399,19 @@ def _content(
         ),
         equity_statement=_equity_statement(margin, collateral=collateral, positions=positions, subject=subject),
         change_statement=_change_statement(change, subject=subject),
+        fields=notice_fields(
+            call,
+            margin=margin,
+            account=account,
+            components=components,
+            positions=positions,
+            collateral=collateral,
+            change=change,
+            issue=issue,
+            terms=terms,
+            report_reference=statement_reference(str(call["account_id"]), context),
+            context=context,
+        ),
         positions=_position_lines(positions, is_scanned=is_scanned),
         positions_caption=(
             f"{'Largest losses in the worst scenario' if is_scanned else 'Largest parts of the requirement'}, of "

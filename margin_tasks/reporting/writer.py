@@ -12,7 +12,7 @@ import pandas as pd
 
 from margin_tasks.reporting.context import ReportContext
 from margin_tasks.reporting.day_report import render_day_csv, render_day_report
-from margin_tasks.reporting.notices import Notice
+from margin_tasks.reporting.notices import Notice, fields_name
 
 DAY_REPORT_NAME = "day_report.html"
 STATEMENT_INDEX = "index.csv"
@@ -70,6 +70,7 @@ def notice_files(notice: Notice) -> dict[str, bytes]:
         f"{notice.file_stem}.html": notice.html.encode("utf-8"),
         f"{notice.file_stem}.pdf": notice.pdf,
         **notice.csv_files,
+        fields_name(notice.file_stem): notice.fields_csv,
         f"{notice.file_stem}.eml": notice.eml,
     }
 

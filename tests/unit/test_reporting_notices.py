@@ -75,6 +75,23 @@ def test_every_statement_adds_up_to_the_figure_that_is_called(notice: Notice) ->
     assert content.change_statement[-1].amount == content.requirement_statement[-1].amount
 
 
+def test_money_on_its_way_is_a_line_between_deficit_and_call() -> None:
+    tables = day_tables()
+    pending = Decimal("1000.05")
+    margin, calls = tables["account_margin"], tables["margin_calls"]
+    is_called = margin["account_id"].isin(calls["account_id"])
+    tables["account_margin"] = margin.assign(pending_in=[pending if called else Decimal(0) for called in is_called])
+    tables["margin_calls"] = calls.assign(
+        call_amount=calls["call_amount"] - 1000, initial_call_amount=calls["initial_call_amount"] - 1000
+    )
+    (found,) = render_notices(context=CONTEXT, tables=tables)
+    lines = found.content.call_statement
+    assert adds_up(lines)
+    (line,) = [line for line in lines if line.label == "less money on its way"]
+    assert parsed(line.amount) == -pending
+    assert parsed(lines[-1].amount) == tables["margin_calls"]["call_amount"][0]
+
+
 def test_the_notice_says_what_when_and_why(notice: Notice) -> None:
     assert "890,500.00" in notice.html
     assert "Friday 6 February 2026, 16:00 UTC" in notice.html
@@ -141,6 +158,7 @@ def test_the_mail_is_complete(notice: Notice, mail: EmailMessage) -> None:
         f"{notice.call_id}-components.csv": "text/csv",
         f"{notice.call_id}-positions.csv": "text/csv",
         f"{notice.call_id}-collateral.csv": "text/csv",
+        f"{notice.call_id}-notice.csv": "text/csv",
     }
     assert attached[f"{notice.call_id}.pdf"].get_payload(decode=True) == notice.pdf
     for name, body in notice.csv_files.items():

@@ -334,6 +334,7 @@ def _written(folder: Path, stem: str) -> dict[str, bytes]:
 
 def _rendered(here: Settings, opened: Lake, call: Call, *, run: Run, stem: str) -> dict[str, bytes]:
     from margin_tasks.pipeline.report_context import report_context
+    from margin_tasks.reporting.notice_fields import NoticeIssue
     from margin_tasks.reporting.notices import render_notices
     from margin_tasks.reporting.writer import notice_files
 
@@ -345,7 +346,14 @@ def _rendered(here: Settings, opened: Lake, call: Call, *, run: Run, stem: str) 
     computed = computed[computed["call_id"] == call.terms.computed_call_id]
     # The file names follow from the identifier, so that two notices of one call never share a file.
     tables["margin_calls"] = computed.assign(call_id=stem, due_at=call.due_at).astype({"due_at": "datetime64[us]"})
-    [notice] = render_notices(context=report_context(here, run), tables=tables)
+    issue = NoticeIssue(
+        notice_id=call.terms.call_id,
+        version=call.terms.call_version,
+        replaces=call.terms.superseded_call_id,
+        issued_at=call.issued_at,
+        status=call.state,
+    )
+    [notice] = render_notices(context=report_context(here, run), tables=tables, issues={stem: issue})
     return dict(notice_files(notice))
 
 
