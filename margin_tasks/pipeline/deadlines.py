@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 EOD = "EOD"
 
+PAST_AFTER = timedelta(hours=12)
+"""So long after a deadline an alarm would come too late to be one: a day that is run again is no emergency."""
+
 
 class SessionCutOff(BaseDeadlineReference):
     """The cut-off, at the end of the day, of the business date that is the run's partition key.
@@ -65,7 +68,6 @@ def asked_of_day(business_date: str | None, *, now: datetime) -> datetime | None
 def cut_off_of_key(key: str | None, *, now: datetime) -> datetime | None:
     """Return the cut-off of a partition (aware UTC), or None where there is none to keep any more."""
     from margin_tasks.contracts.failures import MarginError
-    from margin_tasks.pipeline.desk.alerts import PAST_AFTER
     from margin_tasks.pipeline.run import checked_business_date, session_cut_off
 
     try:

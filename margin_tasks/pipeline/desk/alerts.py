@@ -18,9 +18,6 @@ from margin_tasks.pipeline.workspace import whole_file
 
 _LOG = logging.getLogger(__name__)
 
-PAST_AFTER = timedelta(hours=12)
-"""So long after a deadline an alarm would come too late to be one: a day that is run again is no emergency."""
-
 STILL_OF_CONCERN = timedelta(days=4)
 """So many days after a business date its calls may still wait without being of the past: a long weekend."""
 
@@ -47,7 +44,7 @@ def figures_are_late(here: Settings, *, business_date: date, session: str, due_a
 
     A lake that cannot be asked is no excuse: the alarm is raised then too.
     """
-    if now - due_at > PAST_AFTER or _count(here, _PUBLISHED, business_date, session) not in (None, 0):
+    if _count(here, _PUBLISHED, business_date, session) not in (None, 0):
         return False
     text = (
         f"the figures of {business_date} {session} were due at {due_at:%Y-%m-%d %H:%M} UTC and are not published; "
