@@ -54,6 +54,7 @@ def serve_airflow(here: Settings, *, port: int) -> int:
         for user, password in passwords.items():
             click.echo(f"  user {user}, password {password}")
         click.echo("trigger clearing_day with the parameter business_date; stop with Ctrl-C")
+        click.echo("un-pause call_approval and call_lifecycle, so that calls which wait are asked about and chased")
         airflow.wait()
         return 1
     except KeyboardInterrupt:
