@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from margin_tasks.pipeline.settings import Settings
 
 START_SECONDS = 420.0
 STOP_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Airflow:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    def wait(self, what: str, condition: Callable[[], Any], *, seconds: float = 240.0) -> Any:
+    def wait(self, what: str, condition: Callable[[], Any], *, seconds: float = 300.0) -> Any:
         """Return what the condition gives once it gives something; fail after a while."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -102,7 +104,7 @@ def running_airflow(home: Path, *, dags: Path, users: Mapping[str, str], more: M
         started = subprocess.Popen(
             [str(Path(sys.executable).parent / "airflow"), "standalone"],
             stdout=written, stderr=written, env=environment, cwd=home, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_interruptible,
         )  # fmt: skip
     airflow = Airflow(address=f"http://127.0.0.1:{port}", passwords=passwords, log=log)
     try:
@@ -110,6 +112,13 @@ def running_airflow(home: Path, *, dags: Path, users: Mapping[str, str], more: M
         yield airflow
     finally:
         _end(started)
+
+
+def _interruptible() -> None:
+    """In the child: interrupts count, and one comes by itself when the tests are killed before they can clean up."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT))
 
 
 def _is_up(airflow: Airflow, started: subprocess.Popen[bytes]) -> bool:
