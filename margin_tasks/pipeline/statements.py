@@ -270,7 +270,7 @@ def _calculation(figures: StatementFigures) -> MarginCalculation:
         total_margin=abs(total),
         side=Side.CREDIT if total < 0 else Side.DEBIT,
         collateral=deposits,
-        minimum_requirement=figures.maintenance_margin,
+        minimum_requirement=figures.maintenance_margin if figures.maintenance_margin >= 0 else None,
         excess=figures.balance if figures.balance >= 0 else None,
         deficit=-figures.balance if figures.balance < 0 else None,
         initial_margin=max(core, Decimal(0)),

@@ -295,16 +295,22 @@ def _trigger(margin: Record, *, change: Record | None) -> tuple[str, str]:
     code = str(margin["call_trigger"] or "end_of_day")
     words = next((text for known, text in CALL_TRIGGERS.items() if known == code), humanised(code).lower())
     requirement, equity = to_decimal(margin["initial_margin"]), to_decimal(margin["equity"])
-    figure = ""
+    text = value = ""
     if code == "requirement_above_collateral" and equity > 0:
-        figure = f"{format_percent(requirement / equity)} of equity"
+        text, value = f"{format_percent(requirement / equity)} of equity", f"{requirement / equity:.4f}"
     elif code == "mark_to_market_loss":
-        figure = format_signed(to_decimal(margin["settlement_amount"]))
+        text, value = _figure(to_decimal(margin["settlement_amount"]))
     elif code in _EFFECTS and change is not None:
-        figure = format_signed(to_decimal(change[_EFFECTS[code]]))
+        text, value = _figure(to_decimal(change[_EFFECTS[code]]))
     elif code == "end_of_day":
-        figure = f"deficit {format_signed(round_cents(to_decimal(margin['deficit'])))}"
-    return f"{words}: {figure}" if figure else words, f"{code}: {figure}" if figure else code
+        text, value = _figure(to_decimal(margin["equity"]) - requirement)
+    return f"{words}: {text}" if text else words, f"{code}: {value}" if value else code
+
+
+def _figure(amount: Decimal) -> tuple[str, str]:
+    """A signed amount for people and for programs."""
+    cents = round_cents(amount)
+    return format_signed(cents), f"{cents:f}"
 
 
 _EFFECTS = {"market_move": "market_effect", "position_growth": "trading_effect"}
