@@ -10,6 +10,7 @@ from typing import Final
 
 import pandas as pd
 
+from margin_tasks.contracts.decision_vocabulary import DecisionReason
 from margin_tasks.reporting import charts, comparison
 from margin_tasks.reporting.amounts import (
     ZERO,
@@ -378,7 +379,7 @@ def _uncalled_table(day: _Day) -> ReportTable:
                 clean_text(row["account_id"]),
                 format_amount(to_decimal(row["deficit"])),
                 format_amount(to_decimal(row["pending_in"])),
-                DECISION_REASONS[str(row["decision_reason"])],
+                humanised(DECISION_REASONS[DecisionReason(str(row["decision_reason"]))]),
                 day.account_name(row["account_id"]),
                 clean_text(row["policy_version"]),
             )

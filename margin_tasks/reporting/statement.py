@@ -18,6 +18,7 @@ import pandas as pd
 
 from margin_tasks.calls.policy import CallPolicy, call_policy_in_force
 from margin_tasks.contracts.call_vocabulary import CallState, EventType
+from margin_tasks.contracts.decision_vocabulary import DecisionReason
 from margin_tasks.contracts.failures import FailureReason
 from margin_tasks.contracts.frames import quantise
 from margin_tasks.reporting.amounts import (
@@ -847,8 +848,9 @@ def _to_call(of: _Account, *, policy: CallPolicy) -> Block:
     called = ZERO if of.computed_call is None else to_decimal(of.computed_call["call_amount"])
     rest = called - (deficit - pending)
     if of.computed_call is None:
-        reason = "" if of.decision is None else str(of.decision["decision_reason"])
-        lines.append(("not called", DECISION_REASONS.get(reason, humanised(reason).lower()), rest))
+        decision = of.decision
+        reason = "" if decision is None else DECISION_REASONS[DecisionReason(str(decision["decision_reason"]))]
+        lines.append(("not called", reason, rest))
     elif abs(rest) > policy.threshold + policy.rounding_unit:
         raise ReportInputError(
             FailureReason.RECONCILIATION_BREAK,

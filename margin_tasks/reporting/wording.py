@@ -65,18 +65,6 @@ COMPONENTS: Final = {
     "conservative_add_on": Wording("Conservative add-on", "Some input was refused; a cautious figure stands in."),
 }
 
-# Why a deficit is not called.
-DECISION_REASONS: Final = {
-    "no_deficit": "No deficit",
-    "within_threshold": "Within the threshold",
-    "above_maintenance": "Equity is at or above maintenance margin",
-    "immaterial": "Exceeds collateral by an immaterial amount",
-    "no_intraday_trigger": "No intraday trigger fired",
-    "covered_by_pending": "Covered by money on its way",
-    "below_minimum_transfer": "Below the minimum transfer amount",
-    "called": "Called",
-}
-
 # Core: what the method measures on the positions themselves, offsets between them included. Every other part is an
 # add-on: charges for what the measure leaves out, minimums, floors and margins of safety.
 CORE_COMPONENTS: Final = frozenset(
@@ -112,6 +100,7 @@ CALL_TRIGGERS: Final = {
     CallTrigger.POSITION_GROWTH: "the day's trades raised the requirement",
 }
 
+# Why an account is called, or is not.
 DECISION_REASONS: Final = {
     DecisionReason.NO_DEFICIT: "there is no deficit",
     DecisionReason.WITHIN_THRESHOLD: "the deficit lies within the threshold",
