@@ -38,8 +38,9 @@ def of_block(statement: Statement, key: str) -> Block:
     return found
 
 
-def busy() -> Book:
-    book = busy_account()
+def busy(*, pending: str = "60000") -> Book:
+    """The busy account, called for what it lacks beyond the money on its way."""
+    book = replace(busy_account(), pending=Decimal(pending))
     margin = book.tables()["account_margin"].iloc[0]
     needed = margin["deficit"] - book.pending
     return replace(book, call_amount=(needed / 100).to_integral_value(ROUND_CEILING) * 100)
