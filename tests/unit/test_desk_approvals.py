@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pipeline.desk import alerts, approvals
+from margin_tasks.pipeline.desk import alerts, approvals, rounds
 from margin_tasks.pipeline.desk.approvals import APPROVE, REJECT, AskingTask, HumanAnswer
 from margin_tasks.pipeline.desk.log import replay_all
 from margin_tasks.pipeline.lake_access import lake
@@ -259,3 +259,12 @@ def test_alarms_ring_for_what_is_late_and_not_for_the_past(day: PublishedDay) ->
     )
     assert not answers(due)
     assert len(list((day.home / "alerts").rglob("*.txt"))) == 2
+
+
+def test_only_runs_of_the_scheduler_leave_their_calls_to_the_approval_dag(day: PublishedDay, call_id: str) -> None:
+    registered = {**day.run.reference(), "issued": 0, "waiting": 1}
+    assert rounds.approval_is_asked_for(registered)
+    assert not rounds.approval_is_asked_for({**registered, "waiting": 0})
+    assert not rounds.approval_is_asked_for({**registered, "runner": "command line"})
+    assert rounds.waiting_calls(business_date=DAY.isoformat(), session="EOD") == [call_id]
+    assert rounds.waiting_calls(business_date=DAY.isoformat(), session="ITD-01") == []
