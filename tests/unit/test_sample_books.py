@@ -205,7 +205,7 @@ def test_expiries_are_many(feeds):
 
 
 def test_collateral_only_grows_by_deposits_and_the_short_account_makes_none(feeds):
-    keys = ["account_id", "asset"]
+    keys = ["account_id", "asset", "custody_location"]
     first = feeds[FIRST]["collateral_balances"].set_index(keys)["quantity"]
     last = feeds[LAST]["collateral_balances"].set_index(keys)["quantity"]
     change = last - first.reindex(last.index, fill_value=Decimal(0))
