@@ -41,7 +41,7 @@ _TILE = 384
 _POSITIONS_OF_TASK = 16_384
 _ACCOUNTS_OF_TASK = 2_048
 # Outcomes of an account are added in so many lanes: entry s in lane s modulo their number.
-_WIDTH = 16
+_WIDTH = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
