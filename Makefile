@@ -29,11 +29,14 @@ run: $(READY) ## Run the clearing day of the sample, from feeds to margin calls 
 up: $(READY) ## Start Airflow with its pages on the same home
 	@$(BIN)/margin up
 
+# Published cases first, in one process, which keeps the record of them; what starts servers and whole days by itself.
 test: $(READY) lint ## Run all checks and tests; those marked services start real servers
-	@$(BIN)/python -m pytest
+	@echo "published cases";  $(BIN)/python -m pytest tests/reference
+	@echo "without servers";  $(BIN)/python -m pytest --ignore tests/reference -m "not services and not e2e" -n 2 --dist loadfile
+	@echo "with servers, and whole clearing days"; $(BIN)/python -m pytest -m "services or e2e"
 
 test-fast: $(READY) ## Run the tests that need neither servers nor whole clearing days
-	@$(BIN)/python -m pytest -m "not services and not e2e"
+	@$(BIN)/python -m pytest -m "not services and not e2e" -n 2 --dist loadfile
 
 lint: $(READY) ## Check style, types, layers and SQL
 	@echo "ruff";         $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .

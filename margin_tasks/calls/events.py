@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -62,6 +62,11 @@ class CallTerms:
     approval_reason: str = ""
     started_by: str = ""
     excluded_approvers: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """SHA-256 over everything that the call states; the COMPUTED event holds it, and with it the chain."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_text)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def slot(self) -> tuple[str, str, date, str]:
@@ -126,3 +131,11 @@ class CallEvent:
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:.8f}"
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value)} has no place in a digest")

@@ -29,7 +29,8 @@ class ComputedCall:
 
     ``variation_amount`` is the part of ``amount`` that settles the day's loss, ``deficit`` what was missing before
     rounding. ``requirement``, ``previous_requirement``: initial margin today and on the day before. ``started_by``: who
-    started the run; ``changed_by``: who changed the terms and parameters behind it.
+    started the run; ``changed_by``: who changed the terms and parameters behind it. ``doubts``: what else a person has
+    to look at before it is issued.
     """
 
     computed_call_id: str
@@ -48,6 +49,7 @@ class ComputedCall:
     is_conservative: bool
     started_by: str
     changed_by: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,38 +119,53 @@ def register_run(
     that takes the place, and the money, of the one before. A call that the run no longer makes is cancelled. Calls of
     earlier sessions that nobody was told of are cancelled too: the run asked for all that was missing.
     """
-    computed = {(call.account_id, call.currency): call for call in calls}
+    called = {(call.account_id, call.currency) for call in calls}
+    own = _order(business_date, session)
     for call in list(book.calls.values()):
         terms = call.terms
-        is_this_session = (terms.business_date, terms.session) == (business_date, session)
-        if call.state in UNISSUED and _order(terms.business_date, terms.session) < _order(business_date, session):
-            _cancel(book, call, f"replaced: the run of {business_date} {session} asked for all that was missing", now)
-        elif (
-            is_this_session
-            and (terms.account_id, terms.currency) not in computed
-            and (call.state in UNISSUED or call.is_live)
-        ):
-            _cancel(book, call, f"a later run of {business_date} {session} makes no call", now)
+        is_called = (terms.account_id, terms.currency) in called
+        order = _order(terms.business_date, terms.session)
+        # An intraday run that calls nothing has decided nothing about what is missing since yesterday.
+        if call.state in UNISSUED and order < own and (is_called or session == "EOD"):
+            _cancel(book, call, f"{_REPLACED} the run of {business_date} {session}", now=now, policy=policy)
+        elif order == own and not is_called and (call.state in UNISSUED or call.is_live):
+            _cancel(book, call, f"{_WITHDRAWN} a later run of {business_date} {session}", now=now, policy=policy)
     for computed_call in calls:
         _register(book, computed_call, policy=policy, now=now)
+
+
+_REPLACED = "replaced by"
+_WITHDRAWN = "no longer called by"
 
 
 def _register(book: CallBook, computed: ComputedCall, *, policy: CallPolicy, now: datetime) -> None:
     slot = (computed.account_id, computed.currency, computed.business_date, computed.session)
     versions = book.in_slot(slot)
     latest = versions[-1] if versions else None
+    if any(call.state is CallState.DEFAULTED for call in versions):
+        return  # the default is managed; nothing more is called of this session
+    standing = next((call for call in versions if call.is_live or call.state is CallState.SETTLED), None)
+    if standing is not None and standing.terms.computed_call_id == computed.computed_call_id:
+        if latest is not None and latest.state in UNISSUED:
+            reason = f"{_WITHDRAWN} a later run: the figures are those of version {standing.terms.call_version} again"
+            _cancel(book, latest, reason, now=now, policy=policy)
+        return
     if latest is not None and latest.terms.computed_call_id == computed.computed_call_id:
-        is_withdrawn_by_rule = latest.state is CallState.CANCELLED and (latest.ended_by or "").startswith(POLICY_ACTOR)
-        if not is_withdrawn_by_rule:
-            return  # the same figures again, or a person has decided against them
+        is_withdrawn = latest.state is CallState.CANCELLED and (latest.ended_reason or "").startswith(_WITHDRAWN)
+        if not is_withdrawn:
+            return  # the same figures again; a person has decided against them, or a later run has asked for all
     version = len(versions) + 1
     call_id = computed.computed_call_id if computed.computed_call_id not in book.calls else (
         f"{computed.computed_call_id}-v{version}"
     )  # fmt: skip
-    if latest is not None and latest.state not in (CallState.CANCELLED, CallState.SUPERSEDED, CallState.DEFAULTED):
-        event = _about(latest, EventType.SUPERSEDED, now=now, actor=_policy_actor(policy), reference=call_id)
-        book.record(event)
-        _release_all(book, latest, now=now, actor=_policy_actor(policy))
+    if latest is not None and latest.state in UNISSUED:
+        book.record(_about(latest, EventType.SUPERSEDED, now=now, actor=_policy_actor(policy), reference=call_id))
+    reasons = approval_reasons(
+        computed,
+        version=version,
+        history=_history(book, computed, days=policy.approval.lookback_days),
+        terms=policy.approval,
+    )
     terms = CallTerms(
         call_id=call_id,
         computed_call_id=computed.computed_call_id,
@@ -165,14 +182,7 @@ def _register(book: CallBook, computed: ComputedCall, *, policy: CallPolicy, now
         run_id=computed.run_id,
         business_date=computed.business_date,
         session=computed.session,
-        approval_reason="; ".join(
-            approval_reasons(
-                computed,
-                version=version,
-                history=_history(book, computed, days=policy.approval.lookback_days),
-                terms=policy.approval,
-            )
-        ),
+        approval_reason="; ".join((*reasons, *_out_of_turn(book, computed), *computed.doubts)),
         started_by=computed.started_by,
         excluded_approvers=tuple(sorted({computed.started_by, *computed.changed_by} - {""})),
     )
@@ -189,6 +199,7 @@ def _register(book: CallBook, computed: ComputedCall, *, policy: CallPolicy, now
             amount=terms.amount,
             currency=terms.currency,
             due_at=terms.due_at,
+            reference=terms.digest(),
             reason=terms.approval_reason or None,
             run_id=terms.run_id,
             business_date=terms.business_date,
@@ -197,6 +208,19 @@ def _register(book: CallBook, computed: ComputedCall, *, policy: CallPolicy, now
     )
     if not terms.approval_reason:
         book.record(_about(book.calls[call_id], EventType.APPROVED, now=now, actor=_policy_actor(policy)))
+
+
+def _out_of_turn(book: CallBook, computed: ComputedCall) -> tuple[str, ...]:
+    """Why a person has to look when a later session has been called already: it has asked for what was missing."""
+    own = _order(computed.business_date, computed.session)
+    later = [
+        call.terms
+        for call in book.calls.values()
+        if (call.terms.account_id, call.terms.currency) == (computed.account_id, computed.currency)
+        and _order(call.terms.business_date, call.terms.session) > own
+        and call.state is not CallState.CANCELLED
+    ]
+    return tuple(sorted({f"{terms.business_date} {terms.session} was called already" for terms in later}))
 
 
 def approval_reasons(
@@ -264,7 +288,8 @@ def refuse_approval(
 def issue(book: CallBook, call_id: str, *, now: datetime, policy: CallPolicy, due_at: datetime | None = None) -> bool:
     """Issue an approved call; True when it was issued just now.
 
-    Money that the version before had received is put on it. ``due_at`` replaces the due time where the approval came
+    The version before stands until now; it is superseded, and the money that it had received is put on the new one.
+    ``due_at`` replaces the due time where the approval came
     so late that the member would have had no time to pay.
 
     Raises:
@@ -273,6 +298,13 @@ def issue(book: CallBook, call_id: str, *, now: datetime, policy: CallPolicy, du
     call = book.calls[call_id]
     if call.issued_at is not None:
         return False
+    if call.state is not CallState.APPROVED:
+        raise TransitionError(f"call {call_id} is {call.state}: it is not approved")
+    actor = _policy_actor(policy)
+    for earlier in book.in_slot(call.terms.slot):
+        if earlier.is_live or earlier.state is CallState.SETTLED:
+            book.record(_about(earlier, EventType.SUPERSEDED, now=now, actor=actor, reference=call_id))
+            _release_all(book, earlier, now=now, actor=actor)
     book.record(_about(call, EventType.ISSUED, now=now, actor=_policy_actor(policy), due_at=due_at))
     released = {payment_id for earlier in book.in_slot(call.terms.slot) for payment_id in earlier.released}
     for payment_id in sorted(released):
@@ -341,7 +373,7 @@ def _targets(book: CallBook, incoming: IncomingPayment) -> tuple[list[Call], str
         ]  # fmt: skip
         live.sort(key=lambda call: (call.due_at, call.terms.call_id))
         return live, None if live else f"{FailureReason.UNKNOWN_CALL}: the account has no open call in this currency"
-    call = book.calls.get(incoming.call_id)
+    call = _in_force(book, incoming.call_id)
     if call is None:
         return [], f"{FailureReason.UNKNOWN_CALL}: {incoming.call_id[:64]!r}"
     terms = call.terms
@@ -352,6 +384,14 @@ def _targets(book: CallBook, incoming: IncomingPayment) -> tuple[list[Call], str
     if not call.is_live:
         return [], f"{FailureReason.ILLEGAL_TRANSITION}: {terms.call_id} is {call.state}"
     return [call], None
+
+
+def _in_force(book: CallBook, call_id: str) -> Call | None:
+    """The call that a payer names; of a superseded one, the version that took its place."""
+    call = book.calls.get(call_id)
+    if call is None or call.state is not CallState.SUPERSEDED:
+        return call
+    return next((other for other in book.in_slot(call.terms.slot) if other.is_live), call)
 
 
 def receive_reply(book: CallBook, reply: IncomingReply, *, now: datetime) -> None:
@@ -431,7 +471,9 @@ class RefusedFile:
 
 
 def refuse_file(book: CallBook, refused: RefusedFile, *, now: datetime) -> None:
-    """Record that something arrived that nobody can read."""
+    """Record, once, that something arrived that nobody can read."""
+    if refused.reference in book.replies:
+        return
     book.record(
         CallEvent(
             event_type=EventType.PAYMENT_REFUSED if refused.is_money else EventType.REPLY_REFUSED,
@@ -489,19 +531,30 @@ def _move(
 def resolve_dispute(
     book: CallBook, call_id: str, *, upheld: Decimal, person: str, reason: str, now: datetime, policy: CallPolicy
 ) -> None:
-    """Decide on a dispute: the part that is upheld is taken off the call, the rest is due again after a short time.
+    """Decide on a dispute: the part that is upheld is taken off the call.
+
+    Where all that was open was disputed, the rest is due again after a short time; else the due time stays.
 
     Raises:
         TransitionError: there is no dispute, or more is upheld than was disputed.
     """
     call = found(book, call_id)
-    due_at = max(call.due_at, now + timedelta(minutes=policy.chase.minutes_to_pay_after_dispute))
-    amount = upheld if upheld != 0 else None
+    if not reason:
+        raise TransitionError(f"call {call_id}: say why the dispute is decided so")
+    # What was never disputed was due all the time, and stays so.
+    is_all_disputed = call.undisputed == 0
+    anew = now + timedelta(minutes=policy.chase.minutes_to_pay_after_dispute)
     book.record(
         _about(
-            call, EventType.DISPUTE_RESOLVED, now=now, actor=person, amount=amount, due_at=due_at, reason=reason,
+            call,
+            EventType.DISPUTE_RESOLVED,
+            now=now,
+            actor=person,
+            amount=upheld if upheld != 0 else None,
+            due_at=max(call.due_at, anew) if is_all_disputed else None,
+            reason=reason,
         )
-    )  # fmt: skip
+    )
 
 
 def declare_default(book: CallBook, call_id: str, *, person: str, reason: str, now: datetime) -> None:
@@ -525,7 +578,8 @@ def cancel(book: CallBook, call_id: str, *, person: str, reason: str, now: datet
     call = found(book, call_id)
     if not reason:
         raise TransitionError(f"call {call_id}: say why it is cancelled")
-    _cancel(book, call, reason, now, actor=person)
+    book.record(_about(call, EventType.CANCELLED, now=now, actor=person, reason=reason))
+    _release_all(book, call, now=now, actor=person)
 
 
 def allocate(book: CallBook, payment_id: str, call_id: str, *, person: str, now: datetime) -> None:
@@ -551,6 +605,8 @@ def give_back(book: CallBook, payment_id: str, *, person: str, reason: str, now:
     payment = book.payments.get(payment_id)
     if payment is None or payment.unallocated == 0:
         raise TransitionError(f"payment {payment_id}: nothing of it is unallocated")
+    if not reason:
+        raise TransitionError(f"payment {payment_id}: say why it is returned")
     book.record(
         CallEvent(
             event_type=EventType.PAYMENT_RETURNED, occurred_at=now, recorded_at=now, actor=person,
@@ -580,27 +636,30 @@ def pending_money(
 ) -> dict[str, Decimal]:
     """What each account has been asked for, or has paid, that its collateral balances at the cut-off do not hold yet.
 
-    What live calls of other sessions still ask for, and payments after the cut-off. Calls of this very session count
-    nothing: a later run of it takes their place.
+    What live calls of earlier sessions still ask for, and payments after the cut-off but for what stands on calls of
+    this session or a later one: a rerun of this session takes the place of its calls.
     """
     pending: dict[str, Decimal] = {}
-    own = {
-        payment_id
-        for call in book.calls.values()
-        if (call.terms.business_date, call.terms.session) == (business_date, session)
-        for payment_id in (*call.applied, *call.released)
-    }
+    own = _order(business_date, session)
+    # Money of this session and of later ones is not on its way to this one: a rerun takes the place of its calls.
+    elsewhere: dict[str, Decimal] = {}
     for call in book.calls.values():
         terms = call.terms
-        is_own = (terms.business_date, terms.session) == (business_date, session)
-        if call.is_live and not is_own and terms.currency == currency and terms.business_date <= business_date:
+        is_earlier = _order(terms.business_date, terms.session) < own
+        if call.is_live and is_earlier and terms.currency == currency:
             pending[terms.account_id] = pending.get(terms.account_id, ZERO) + call.outstanding
+        if not is_earlier:
+            for payment_id, amount in call.applied.items():
+                elsewhere[payment_id] = elsewhere.get(payment_id, ZERO) + amount
+            for payment_id in call.released:
+                rest = book.payments[payment_id].unallocated
+                elsewhere[payment_id] = elsewhere.get(payment_id, ZERO) + rest
     for payment in book.payments.values():
-        is_in_balances = payment.paid_at <= cut_off_at
-        if payment.account_id is None or payment.currency != currency or is_in_balances or payment.payment_id in own:
+        if payment.account_id is None or payment.currency != currency or payment.paid_at <= cut_off_at:
             continue
-        amount = payment.amount - payment.returned
-        pending[payment.account_id] = pending.get(payment.account_id, ZERO) + amount
+        amount = payment.amount - payment.returned - elsewhere.get(payment.payment_id, ZERO)
+        if amount > 0:
+            pending[payment.account_id] = pending.get(payment.account_id, ZERO) + amount
     return {account_id: amount for account_id, amount in sorted(pending.items()) if amount}
 
 
@@ -676,7 +735,8 @@ def _apply(book: CallBook, payment_id: str, call: Call, *, now: datetime, actor:
         )  # fmt: skip
 
 
-def _cancel(book: CallBook, call: Call, reason: str, now: datetime, *, actor: str = POLICY_ACTOR) -> None:
+def _cancel(book: CallBook, call: Call, reason: str, *, now: datetime, policy: CallPolicy) -> None:
+    actor = _policy_actor(policy)
     book.record(_about(call, EventType.CANCELLED, now=now, actor=actor, reason=reason))
     _release_all(book, call, now=now, actor=actor)
 

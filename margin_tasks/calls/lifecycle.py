@@ -8,7 +8,7 @@ somewhere, on calls, unallocated or returned.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -25,7 +25,7 @@ _LEGAL: Mapping[EventType, frozenset[CallState]] = {
     EventType.APPROVAL_REFUSED: _ANY,
     EventType.APPROVED: frozenset({CallState.COMPUTED}),
     EventType.ISSUED: frozenset({CallState.APPROVED}),
-    EventType.NOTIFIED: LIVE | {CallState.SETTLED},
+    EventType.NOTIFIED: _ANY - UNISSUED,
     EventType.NOTICE_FAILED: _ANY - UNISSUED,
     EventType.ACKNOWLEDGED: LIVE,
     EventType.DISPUTED: LIVE,
@@ -64,7 +64,12 @@ _LEADS_TO: Mapping[EventType, CallState] = {
 }
 
 POLICY_ACTOR = "policy"
-"""How actors begin that are rules and not persons."""
+"""First word of actors that are rules and not persons."""
+
+
+def is_rule(actor: str) -> bool:
+    """Whether an actor is a rule."""
+    return actor.split(" ")[0] == POLICY_ACTOR
 
 
 class TransitionError(MarginError):
@@ -100,6 +105,8 @@ class Call:
     acknowledged_at: datetime | None = None
     approved_by: str | None = None
     ended_by: str | None = None
+    ended_reason: str | None = None
+    failed_channels: set[str] = field(default_factory=set)
 
     @property
     def paid(self) -> Decimal:
@@ -137,16 +144,19 @@ class Payment:
 
 
 class CallBook:
-    """Calls, payments and the log behind them; ``fresh`` are the events taken up since the book was opened."""
+    """Calls, payments and the log behind them; ``fresh`` are the events taken up since ``read_to``."""
 
-    def __init__(self, *, last_number: int = 0, last_id: str = GENESIS) -> None:
+    def __init__(self, *, last_number: int = 0, last_id: str = GENESIS, last_at: datetime | None = None) -> None:
         self.calls: dict[str, Call] = {}
         self.payments: dict[str, Payment] = {}
         self.replies: set[str] = set()
         self.fresh: list[CallEvent] = []
         self.registered: list[CallTerms] = []
+        self._slots: dict[tuple[object, ...], list[Call]] = {}
+        self.read_to = last_id
         self._last_number = last_number
         self._last_id = last_id
+        self._last_at = last_at
 
     @classmethod
     def replay(cls, terms: Iterable[CallTerms], events: Iterable[CallEvent]) -> CallBook:
@@ -161,11 +171,18 @@ class CallBook:
             if event.number != last_number + 1 or event.digest(last_id) != event.event_id:
                 raise TransitionError(f"event {event.number} of the log is not what was recorded: the log was changed")
             last_number, last_id = event.number, event.event_id
-        return cls.resume(terms, log, last_number=last_number, last_id=last_id)
+        last_at = log[-1].recorded_at if log else None
+        return cls.resume(terms, log, last_number=last_number, last_id=last_id, last_at=last_at)
 
     @classmethod
     def resume(
-        cls, terms: Iterable[CallTerms], events: Iterable[CallEvent], *, last_number: int, last_id: str
+        cls,
+        terms: Iterable[CallTerms],
+        events: Iterable[CallEvent],
+        *,
+        last_number: int,
+        last_id: str,
+        last_at: datetime | None,
     ) -> CallBook:
         """The book of some calls, from all events about them and their money, in a log that ends as stated.
 
@@ -173,7 +190,7 @@ class CallBook:
             TransitionError: the events hold what cannot happen, or their states are not those they lead to.
         """
         known = {call.call_id: call for call in terms}
-        book = cls(last_number=last_number, last_id=last_id)
+        book = cls(last_number=last_number, last_id=last_id, last_at=last_at)
         for event in sorted(events, key=lambda event: event.number):
             book._take_up(event, known.get(event.call_id or ""))
             if event.call_id in book.calls and event.state != book.calls[event.call_id].state:
@@ -186,6 +203,7 @@ class CallBook:
     def forget_fresh(self) -> None:
         """Take what was taken up as stored."""
         self.fresh, self.registered = [], []
+        self.read_to = self._last_id
 
     def register(self, terms: CallTerms, event: CallEvent) -> CallEvent:
         """Take up a new call with its COMPUTED event.
@@ -207,12 +225,15 @@ class CallBook:
 
     def in_slot(self, slot: tuple[object, ...]) -> list[Call]:
         """Versions of the call of one account, currency, business date and session, oldest first."""
-        found = [call for call in self.calls.values() if call.terms.slot == slot]
-        return sorted(found, key=lambda call: call.terms.call_version)
+        return list(self._slots.get(slot, ()))
 
     def _record(self, event: CallEvent, terms: CallTerms | None) -> CallEvent:
+        # Clocks of machines differ, and who waited for the lock read theirs before: the log never runs backwards.
+        if self._last_at is not None and event.recorded_at < self._last_at:
+            event = replace(event, recorded_at=self._last_at)
         self._take_up(event, terms)
         call = self.calls.get(event.call_id or "")
+        self._last_at = event.recorded_at
         recorded = event.chained(
             number=self._last_number + 1, previous_id=self._last_id, state=None if call is None else call.state
         )
@@ -236,7 +257,7 @@ class CallBook:
         if change is not None:
             change(self, event, call)
         if call is not None:
-            call.state = _state_after(call, event.event_type)
+            call.state = _state_after(call, event)
 
     def _open(self, event: CallEvent, terms: CallTerms | None) -> None:
         if terms is None or terms.call_id != event.call_id:
@@ -245,25 +266,30 @@ class CallBook:
             raise TransitionError(f"call {terms.call_id} is in the register already")
         if terms.amount <= 0:
             raise TransitionError(f"call {terms.call_id} asks for {terms.amount}")
-        versions = self.in_slot(terms.slot)
-        if any(call.is_live or call.state in UNISSUED for call in versions):
-            raise TransitionError(f"call {terms.call_id}: the version before it is alive still")
+        if event.reference != terms.digest():
+            raise TransitionError(f"call {terms.call_id}: its terms are not those that were computed")
+        versions = self._slots.setdefault(terms.slot, [])
+        if any(call.state in UNISSUED for call in versions):
+            raise TransitionError(f"call {terms.call_id}: the version before it still waits to be issued")
         if terms.call_version != len(versions) + 1:
             raise TransitionError(f"call {terms.call_id} is version {terms.call_version} after {len(versions)} others")
         self.calls[terms.call_id] = Call(
             terms=terms, state=CallState.COMPUTED, due_at=terms.due_at, computed_at=event.recorded_at
         )
+        versions.append(self.calls[terms.call_id])
 
     # --- what events change, each checked before anything is changed ---------------------------------------------
 
     def _approve(self, event: CallEvent, call: Call) -> None:
         if event.actor in call.terms.excluded_approvers:
             raise TransitionError(f"call {call.terms.call_id}: {event.actor} may not approve it")
-        if call.terms.approval_reason and event.actor.startswith(POLICY_ACTOR):
+        if call.terms.approval_reason and is_rule(event.actor):
             raise TransitionError(f"call {call.terms.call_id} needs a person's approval: {call.terms.approval_reason}")
         call.approved_by = event.actor
 
     def _issue(self, event: CallEvent, call: Call) -> None:
+        if any(other.is_live or other.state is CallState.SETTLED for other in self.in_slot(call.terms.slot)):
+            raise TransitionError(f"call {call.terms.call_id}: the version before it stands still")
         call.issued_at = event.occurred_at
         call.due_at = event.due_at or call.due_at
 
@@ -293,6 +319,8 @@ class CallBook:
             raise TransitionError(
                 f"call {call.terms.call_id}: {upheld} is upheld of {min(call.disputed, call.outstanding)}"
             )
+        if event.due_at is not None and call.undisputed > 0:
+            raise TransitionError(f"call {call.terms.call_id}: what was never disputed is not due anew")
         call.waived += upheld
         call.disputed, call.disputed_at = ZERO, None
         call.due_at = event.due_at or call.due_at
@@ -308,7 +336,7 @@ class CallBook:
             raise TransitionError(f"call {call.terms.call_id}: a dispute alone is no default")
 
     def _declare(self, event: CallEvent, call: Call) -> None:
-        if event.actor.startswith(POLICY_ACTOR) or not event.reason:
+        if is_rule(event.actor) or not event.reason:
             raise TransitionError(f"call {call.terms.call_id}: a default is declared by a person who states a reason")
 
     def _receive(self, event: CallEvent, _: Call | None) -> None:
@@ -332,13 +360,14 @@ class CallBook:
         amount, payment = _stated(event), self._payment(event)
         if payment.currency != call.terms.currency:
             raise TransitionError(f"payment {payment.payment_id} is in {payment.currency}, not {call.terms.currency}")
-        if payment.account_id != call.terms.account_id:
+        if payment.account_id not in (None, call.terms.account_id):
             raise TransitionError(f"payment {payment.payment_id} is not for account {call.terms.account_id}")
         if amount > min(payment.unallocated, call.outstanding):
             raise TransitionError(
                 f"payment {payment.payment_id}: {amount} is applied, {payment.unallocated} is free and "
                 f"{call.outstanding} is open"
             )
+        payment.account_id = call.terms.account_id
         payment.unallocated -= amount
         call.applied[payment.payment_id] = call.applied.get(payment.payment_id, ZERO) + amount
         call.disputed = min(call.disputed, call.outstanding)
@@ -361,8 +390,12 @@ class CallBook:
         payment.unallocated -= amount
         payment.returned += amount
 
-    def _cancel(self, event: CallEvent, call: Call) -> None:
-        call.ended_by = event.actor
+    def _end(self, event: CallEvent, call: Call) -> None:
+        call.ended_by, call.ended_reason = event.actor, event.reason
+        call.disputed, call.disputed_at = ZERO, None
+
+    def _fail_notice(self, event: CallEvent, call: Call) -> None:
+        call.failed_channels.add(event.reference or "")
 
     def _note_reply(self, event: CallEvent, _: Call | None) -> None:
         if event.event_type is EventType.REPLY_REFUSED:
@@ -385,8 +418,9 @@ def _stated(event: CallEvent) -> Decimal:
     return event.amount
 
 
-def _state_after(call: Call, event_type: EventType) -> CallState:
+def _state_after(call: Call, event: CallEvent) -> CallState:
     """State that the event leaves its call in; a state that money decides follows from what is open."""
+    event_type = event.event_type
     if event_type in _LEADS_TO:
         return _LEADS_TO[event_type]
     if event_type is EventType.NOTIFIED and call.state is CallState.ISSUED:
@@ -394,14 +428,14 @@ def _state_after(call: Call, event_type: EventType) -> CallState:
     if event_type is EventType.ACKNOWLEDGED and call.state in (CallState.ISSUED, CallState.NOTIFIED):
         return CallState.ACKNOWLEDGED
     if event_type in (EventType.PAYMENT_APPLIED, EventType.DISPUTED, EventType.DISPUTE_RESOLVED):
-        return _state_by_amounts(call, is_resolved=event_type is EventType.DISPUTE_RESOLVED)
+        return _state_by_amounts(call, is_due_anew=event.due_at is not None)
     return call.state
 
 
-def _state_by_amounts(call: Call, *, is_resolved: bool) -> CallState:
+def _state_by_amounts(call: Call, *, is_due_anew: bool) -> CallState:
     if call.outstanding == 0:
         return CallState.SETTLED
-    if call.state in CHASED and call.undisputed > 0 and not is_resolved:
+    if call.state in CHASED and call.undisputed > 0 and not is_due_anew:
         return call.state
     if call.disputed > 0:
         return CallState.DISPUTED
@@ -418,7 +452,9 @@ _CHANGES: Mapping[EventType, Callable[[CallBook, CallEvent, Any], None]] = {
     EventType.OVERDUE: CallBook._fall_overdue,
     EventType.DEFAULT_REVIEW: CallBook._review,
     EventType.DEFAULTED: CallBook._declare,
-    EventType.CANCELLED: CallBook._cancel,
+    EventType.CANCELLED: CallBook._end,
+    EventType.SUPERSEDED: CallBook._end,
+    EventType.NOTICE_FAILED: CallBook._fail_notice,
     EventType.PAYMENT_RECEIVED: CallBook._receive,
     EventType.PAYMENT_APPLIED: CallBook._apply,
     EventType.PAYMENT_RELEASED: CallBook._release,

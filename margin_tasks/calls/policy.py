@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, time
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -160,6 +161,7 @@ class CallPolicy(PolicyVersion):
         )
 
 
+@lru_cache(maxsize=256)
 def call_policy_in_force(business_date: date) -> CallPolicy:
     """The version with the latest effective date not after the business date.
 

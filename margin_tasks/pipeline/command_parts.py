@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,15 @@ def at_home(home: Path | None) -> Settings:
     os.environ["MARGIN_HOME"] = str(here.home)
     settings.cache_clear()
     return settings()
+
+
+def person() -> str:
+    """Return who acts: the owner of this process as the system knows it, not what the environment says."""
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"
 
 
 def shown_path(path: Path) -> str:

@@ -7,7 +7,6 @@ own rows.
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from margin_tasks.audit.identity import code_commit, lock_hash, new_run_id
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import empty_frame, from_arrow, to_arrow
 from margin_tasks.contracts.tables import AUDIT, FEEDS, HANDED_ON, RISK, VALIDATION
+from margin_tasks.pipeline.command_parts import person
 from margin_tasks.pipeline.day_before import breaks_with_the_day_before
 from margin_tasks.pipeline.feed_source import feed_source, without_address
 from margin_tasks.pipeline.lake_access import lake, lake_settings
@@ -138,7 +138,7 @@ def open_run(
         feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
         # The command line gives its runs their identity; a run of the scheduler gives itself one.
         runner=SCHEDULER if run_id is None else COMMAND_LINE,
-        started_by=started_by or (SCHEDULER if run_id is None else getpass.getuser()),
+        started_by=started_by or (SCHEDULER if run_id is None else person()),
     )
     with _stage(run, "open", waiting_for="opening the run"):
         say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")

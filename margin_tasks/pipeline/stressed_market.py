@@ -40,8 +40,8 @@ class StressMoves:
 def stress_moves(stress: MarketStress, *, instruments: pd.DataFrame, business_date: date) -> StressMoves:
     """Moves of every underlying of the contract master, and of every other asset that the stress names.
 
-    A reference value from which a token is priced moves with the token, a staked token with its coin. Currencies that nothing is listed on, stable
-    coins among them, stay unless the stress names them.
+    A reference value from which a token is priced moves with the token, a staked token with its coin. Currencies that
+    nothing is listed on, stable coins among them, stay unless the stress names them.
     """
     is_token = instruments["product_type"] == TOKENISED_ASSET
     tokens = set(instruments.loc[is_token, "underlying"])

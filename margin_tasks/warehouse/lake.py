@@ -90,8 +90,10 @@ select
     amounts.call_state,
     amounts.paid_amount,
     amounts.waived_amount,
-    least(amounts.disputed_amount, register.call_amount - amounts.waived_amount - amounts.paid_amount)
-    as disputed_amount,
+    case
+        when amounts.call_state in ('CANCELLED', 'SUPERSEDED') then 0
+        else least(amounts.disputed_amount, register.call_amount - amounts.waived_amount - amounts.paid_amount)
+    end as disputed_amount,
     register.call_amount - amounts.waived_amount - amounts.paid_amount as outstanding_amount,
     amounts.approved_by,
     amounts.issued_at,

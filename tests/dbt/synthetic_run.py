@@ -190,7 +190,8 @@ def synthetic_run(run_id: str, *, session: str = "EOD") -> SyntheticRun:
         {"account_id": "A1", "asset": "USD", "quantity": Decimal("10000"), "asset_price_usd": 1.0, "haircut": 0.0,
          "market_value": Decimal(10_000), "haircut_amount": Decimal(0), "collateral_value": Decimal(10_000), **uncut},
         {"account_id": "A2", "asset": "BTC", "quantity": Decimal("1.5"), "asset_price_usd": BTC_INDEX, "haircut": 0.1,
-         "market_value": Decimal(96_000), "haircut_amount": Decimal(9_600), "collateral_value": Decimal(86_400), **uncut},
+         "market_value": Decimal(96_000), "haircut_amount": Decimal(9_600), "collateral_value": Decimal(86_400),
+         **uncut},
     ]  # fmt: skip
     collateral_terms = [
         {"asset": asset, "tier": 1, "asset_currency": "USD", "haircut_schedule": "fixed", "price_state": "current",

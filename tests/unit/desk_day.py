@@ -51,7 +51,7 @@ class PublishedDay:
         self.run = Run(
             run_id=run_id, business_date=DAY, session=session, source="sample", source_shown="sample",
             cut_off_at=CUT_OFF, as_known_at=NOW, code_commit="c", lock_hash="l", parameter_set_id="p",
-            feed_wait_seconds=0.0, runner="scheduler", started_by=started_by,
+            feed_wait_seconds=0.0, runner="command line", started_by=started_by,
         )  # fmt: skip
         Workspace(self.home, self.run).write_json("run", self.run.reference())
         self.call_ids = {account: f"20260205-{session}-{account}-{int(amount)}" for account, amount in calls.items()}

@@ -1,6 +1,7 @@
 """What the desk does, each as one change of the lake's record of calls: under its lock, in one transaction, repeatable.
 
-The clock comes in as an argument, naive UTC, and so does the person who acts; who may act is checked by whoever asks.
+The clock comes in as an argument, naive UTC, and so does the person who acts: on the command line the login, which is
+all that stands behind it. Approvals are checked in ``approvals``.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from margin_tasks.calls.lifecycle import Call, CallBook
 from margin_tasks.calls.policy import call_policy_in_force
 from margin_tasks.calls.settlement_calendar import due_time
 from margin_tasks.collateral.policy import collateral_policy_in_force
-from margin_tasks.contracts.call_vocabulary import CallState
+from margin_tasks.contracts.call_vocabulary import CallState, EventType
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import to_arrow
 from margin_tasks.contracts.tables import HANDED_ON
 from margin_tasks.pipeline.desk import dialogue, inbox
+from margin_tasks.pipeline.desk.alerts import raise_alert
 from margin_tasks.pipeline.desk.log import changed_book, read_book
 from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.run import Run
@@ -32,15 +34,21 @@ from margin_tasks.pipeline.settings import Settings
 from margin_tasks.warehouse.lake import Lake
 
 LEAST_TIME_TO_PAY = timedelta(hours=1)
-"""A call that was approved later than this before its due time is due anew, counted from its issue."""
+"""A call that is issued later than this before its due time is due anew, counted from its issue."""
+
+REPLAYED_AFTER = timedelta(hours=24)
+"""A run that computes a call so long after its due time is the replay of a past day: the due time stays."""
+
+_ALARMING = (EventType.ESCALATED, EventType.DEFAULT_REVIEW)
 
 _COMPUTED = """
 select
     calls.call_id, calls.account_id, calls.member_id, calls.currency, calls.call_amount, calls.variation_call_amount,
-    calls.deficit, calls.due_at, margins.initial_margin, margins.is_conservative, changes.previous_initial_margin
+    calls.deficit, calls.due_at, margins.initial_margin, margins.is_conservative, changes.previous_initial_margin,
+    margins.pending_in
 from risk.margin_calls as calls
-inner join risk.account_margin as margins using (run_id, account_id)
-inner join risk.requirement_changes as changes using (run_id, account_id)
+left join risk.account_margin as margins using (run_id, account_id)
+left join risk.requirement_changes as changes using (run_id, account_id)
 where calls.run_id = ?
 order by calls.call_id
 """
@@ -62,7 +70,9 @@ def register_calls(here: Settings, run: Run, *, now: datetime) -> Registered:
     Raises:
         MarginError: NOT_FOUND when the run was never published.
     """
-    with changed_book(here, holder=f"run {run.run_id}: calls") as (opened, book):
+    policy = call_policy_in_force(run.business_date)
+    since = run.business_date - timedelta(days=policy.approval.lookback_days)
+    with changed_book(here, holder=f"run {run.run_id}: calls", since=since) as (opened, book):
         [standing] = opened.query(
             "select status, superseded_by from audit.runs where run_id = ?", [run.run_id]
         ).to_pylist() or [{"status": None, "superseded_by": None}]
@@ -73,10 +83,10 @@ def register_calls(here: Settings, run: Run, *, now: datetime) -> Registered:
             return Registered(issued=(), waiting=())
         handling.register_run(
             book,
-            _computed_calls(opened, run),
+            _computed_calls(opened, book, run),
             business_date=run.business_date,
             session=run.session,
-            policy=call_policy_in_force(run.business_date),
+            policy=policy,
             now=now,
         )
         issue_approved(book, now=now)
@@ -91,7 +101,9 @@ def _is_of(call: Call, run: Run) -> bool:
     return (call.terms.business_date, call.terms.session) == (run.business_date, run.session)
 
 
-def _computed_calls(opened: Lake, run: Run) -> list[ComputedCall]:
+def _computed_calls(opened: Lake, book: CallBook, run: Run) -> list[ComputedCall]:
+    """Calls of the run; one whose pending money has changed since the figures were made waits for a person."""
+    pending = _pending(book, run)
     policies = (call_policy_in_force(run.business_date), collateral_policy_in_force(run.business_date))
     changed_by = tuple(sorted({person for policy in policies for person in policy.changed_by}))
     return [
@@ -112,6 +124,9 @@ def _computed_calls(opened: Lake, run: Run) -> list[ComputedCall]:
             is_conservative=row["is_conservative"],
             started_by=run.started_by,
             changed_by=changed_by,
+            doubts=()
+            if row["pending_in"] == pending.get(row["account_id"], Decimal(0))
+            else ("money was paid or asked for since the figures were made",),
         )
         for row in opened.query(_COMPUTED, [run.run_id]).to_pylist()
     ]
@@ -120,14 +135,14 @@ def _computed_calls(opened: Lake, run: Run) -> list[ComputedCall]:
 def issue_approved(book: CallBook, *, now: datetime) -> tuple[str, ...]:
     """Issue every approved call.
 
-    Where the approval took so long that the member would have no time left, the call is due anew from its issue. A
-    call that was late when it was computed, as in the run of a past day, keeps its due time.
+    Where that happens so late that the member would have no time left, the call is due anew from its issue. The replay
+    of a past day keeps its due times.
     """
     approved = [call for call in book.calls.values() if call.state is CallState.APPROVED]
     for call in sorted(approved, key=lambda call: call.terms.call_id):
         policy = call_policy_in_force(call.terms.business_date)
-        was_in_time = call.computed_at is not None and call.computed_at + LEAST_TIME_TO_PAY <= call.due_at
-        is_late = was_in_time and now + LEAST_TIME_TO_PAY > call.due_at
+        is_replay = call.computed_at is not None and call.computed_at > call.due_at + REPLAYED_AFTER
+        is_late = not is_replay and now + LEAST_TIME_TO_PAY > call.due_at
         handling.issue(
             book, call.terms.call_id, now=now, policy=policy, due_at=due_time(now, policy=policy) if is_late else None
         )
@@ -136,16 +151,25 @@ def issue_approved(book: CallBook, *, now: datetime) -> tuple[str, ...]:
 
 def pending_money(opened: Lake, run: Run) -> pa.Table:
     """Money that was asked for, or paid, and is not in the collateral balances of the run yet, by account."""
-    policy = call_policy_in_force(run.business_date)
-    pending = handling.pending_money(
-        read_book(opened),
+    pending = _pending(read_book(opened, references=_paid_after(opened, run), since=run.business_date), run)
+    frame = pd.DataFrame({"account_id": list(pending), "pending_in": list(pending.values())}, dtype=object)
+    return to_arrow(frame.astype({"account_id": "str"}), HANDED_ON["pending"])
+
+
+def _pending(book: CallBook, run: Run) -> dict[str, Decimal]:
+    return handling.pending_money(
+        book,
         business_date=run.business_date,
         session=run.session,
         cut_off_at=run.cut_off_at,
-        currency=policy.currency,
+        currency=call_policy_in_force(run.business_date).currency,
     )
-    frame = pd.DataFrame({"account_id": list(pending), "pending_in": list(pending.values())}, dtype=object)
-    return to_arrow(frame.astype({"account_id": "str"}), HANDED_ON["pending"])
+
+
+def _paid_after(opened: Lake, run: Run) -> list[str]:
+    """Payments that cannot be in the collateral balances of the run."""
+    sql = "select event_reference from calls.events where event_type = 'PAYMENT_RECEIVED' and occurred_at > ?"
+    return list(opened.query(sql, [run.cut_off_at])["event_reference"].to_pylist())
 
 
 # --- what arrives, and the clock -------------------------------------------------------------------------------------
@@ -164,7 +188,7 @@ def work(here: Settings, *, now: datetime) -> Worked:
 
     A file leaves the inbox only once what it says is in the record. Two that work at once wait for each other.
     """
-    arrived = inbox.read(here)
+    arrived = inbox.take(here, now=now)
     with changed_book(
         here,
         holder="call desk",
@@ -175,10 +199,14 @@ def work(here: Settings, *, now: datetime) -> Worked:
             take_up(book, each, now=now)
         let_time_pass(book, now=now)
         issue_approved(book, now=now)
-        events = len(book.fresh)
+        events = list(book.fresh)
+    for event in events:
+        if event.event_type in _ALARMING:
+            text = f"call {event.call_id} of {event.account_id}: {event.event_type}; {event.reason or 'see the record'}"
+            raise_alert(here, name=f"{event.event_type.lower()}-{event.call_id}", text=text, now=now)
     for each in arrived:
         inbox.put_away(here, each)
-    return Worked(events=events, files=len(arrived))
+    return Worked(events=len(events), files=len(arrived))
 
 
 def let_time_pass(book: CallBook, *, now: datetime) -> None:
@@ -216,7 +244,8 @@ def receive(
 
 def _receive_reply(book: CallBook, reply: IncomingReply, *, now: datetime) -> None:
     """Messages name a call by the reference that its request gave it."""
-    handling.receive_reply(book, replace(reply, call_id=dialogue.resolve(book, reply.call_id)), now=now)
+    named = reply.call_id if reply.call_id in book.calls else dialogue.resolve(book, reply.call_id)
+    handling.receive_reply(book, replace(reply, call_id=named), now=now)
 
 
 # --- what a person does ----------------------------------------------------------------------------------------------
@@ -266,6 +295,8 @@ def shown(call: Call) -> dict[str, Any]:
     """What a person is told about a call after something was done to it."""
     return {
         "call_id": call.terms.call_id,
+        "business_date": call.terms.business_date,
+        "session": call.terms.session,
         "account_id": call.terms.account_id,
         "state": call.state.value,
         "currency": call.terms.currency,

@@ -24,6 +24,7 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.desk import actions, alerts
 from margin_tasks.pipeline.desk.log import append, calls_table, changed_book, read_book
 from margin_tasks.pipeline.lake_access import lake
+from margin_tasks.pipeline.run_record import SCHEDULER
 from margin_tasks.pipeline.settings import Settings
 from margin_tasks.warehouse.lake import Lake
 
@@ -250,6 +251,11 @@ def answer_by_hand(
             raise MarginError(
                 FailureReason.ILLEGAL_TRANSITION, f"call {call_id} is {call.state}: it does not wait for approval"
             )
+        if _is_of_scheduler(here, call.terms):
+            raise MarginError(
+                FailureReason.NOT_APPROVED,
+                f"call {call_id} is of a run of the scheduler: it is approved in Airflow, where persons log in",
+            )
         row = _approval_row(
             call.terms, channel="command_line", evidence={"login": person, "host": socket.gethostname()}, person=person,
             is_approved=is_approved, answered_at=now, reason=reason, now=now,
@@ -310,6 +316,12 @@ def _why_not(
 def _recorded(opened: Lake, call_id: str, answer: HumanAnswer) -> dict[str, Any] | None:
     rows: Iterable[dict[str, Any]] = opened.query(_ANSWERS, [call_id]).to_pylist()
     return next((row for row in rows if json.loads(row["approval_evidence"])["ti_id"] == answer.ti_id), None)
+
+
+def _is_of_scheduler(here: Settings, terms: CallTerms) -> bool:
+    """Whether the names behind a call are those of Airflow, which a login of this machine cannot be held against."""
+    path = here.home / "runs" / terms.business_date.isoformat() / terms.session / terms.run_id / "run.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["runner"] == SCHEDULER
 
 
 def _is_done(opened: Lake, call_id: str, approval_id: str) -> bool:

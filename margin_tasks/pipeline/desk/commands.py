@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pipeline.command_parts import at_home, home_option, json_option, print_json, shown_path
+from margin_tasks.pipeline.command_parts import at_home, home_option, json_option, person, print_json, shown_path
 from margin_tasks.pipeline.settings import Settings
 
 
@@ -46,11 +46,19 @@ def _instant(text: str | None, *, name: str) -> datetime | None:
     return stated if stated.tzinfo is None else stated.astimezone(UTC).replace(tzinfo=None)
 
 
+def local_time(row: dict[str, Any]) -> str:
+    """Due time of a call in the settlement bank's own time."""
+    from margin_tasks.calls.policy import call_policy_in_force
+
+    zone = ZoneInfo(call_policy_in_force(row["business_date"]).settlement_bank.time_zone)
+    return f"{row['due_at'].replace(tzinfo=UTC).astimezone(zone):%H:%M %Z}"
+
+
 def _after(here: Settings, answer: dict[str, Any], *, as_json: bool) -> int:
     """Show what became of a call, and draw its page again."""
     from margin_tasks.pipeline.desk import overview
 
-    overview.write_pages(here, now=_now())
+    overview.write_pages(here, now=_now(), days=[(answer["business_date"], answer["session"])])
     if as_json:
         print_json(answer)
     else:
@@ -70,7 +78,7 @@ def _after(here: Settings, answer: dict[str, Any], *, as_json: bool) -> int:
 def list_(
     business_date: str | None, session: str | None, as_known: str | None, as_json: bool, home: Path | None
 ) -> int:
-    """List calls with state, amounts and due time; the most urgent last, where the eye is."""
+    """List calls with state, amounts and due time, by day and session, the largest first."""
     from margin_tasks.pipeline.desk import overview
     from margin_tasks.pipeline.lake_access import lake
     from margin_tasks.pipeline.run import checked_business_date
@@ -93,7 +101,7 @@ def list_(
     for row in rows:
         head = f"{row['business_date']} {row['session']:<6} {row['account_id']:<12} {row['call_state']:<14}"
         money = f"{row['call_amount']:>16,.2f} {row['currency']}"
-        tail = f"due {row['due_at']:%Y-%m-%d %H:%M} UTC  {row['call_id']}"
+        tail = f"due {row['due_at']:%Y-%m-%d %H:%M} UTC ({local_time(row)})  {row['call_id']}"
         if known_at is None:
             money += (
                 f"  paid {row['paid_amount']:>14,.2f}  disputed {row['disputed_amount']:>12,.2f}"
@@ -175,7 +183,7 @@ def _answer(call_id: str, *, reason: str, is_approved: bool, as_json: bool, home
 
     here = at_home(home)
     answer = approvals.answer_by_hand(
-        here, call_id, person=getpass.getuser(), is_approved=is_approved, reason=reason, now=_now()
+        here, call_id, person=person(), is_approved=is_approved, reason=reason, now=_now()
     )
     if is_approved:
         dispatch.deliver_notices(here, clock=_now)
@@ -215,7 +223,7 @@ def respond(
         member_id=member_id,
         replied_at=now,
         amount=_amount(amount),
-        reason="; ".join(part for part in (reason, f"taken up by {getpass.getuser()}") if part),
+        reason="; ".join(part for part in (reason, f"taken up by {person()}") if part),
     )
     actions.receive(here, replies=[reply], now=now)
     return _event_of(here, reply.reply_id, overview, lake, as_json=as_json)
@@ -256,7 +264,7 @@ def pay(
         currency=currency,
         amount=_amount(amount) or Decimal(0),
         paid_at=_instant(paid_at, name="--paid-at") or now,
-        actor=f"settlement bank, taken up by {getpass.getuser()}",
+        actor=f"settlement bank, taken up by {person()}",
     )
     actions.receive(here, payments=[payment], now=now)
     return _event_of(here, payment_id, overview, lake, as_json=as_json)
@@ -295,7 +303,7 @@ def resolve(call_id: str, upheld: str, reason: str, as_json: bool, home: Path | 
 
     here = at_home(home)
     answer = actions.resolve_dispute(
-        here, call_id, upheld=_amount(upheld) or Decimal(0), person=getpass.getuser(), reason=reason, now=_now()
+        here, call_id, upheld=_amount(upheld) or Decimal(0), person=person(), reason=reason, now=_now()
     )
     return _after(here, answer, as_json=as_json)
 
@@ -310,7 +318,7 @@ def cancel(call_id: str, reason: str, as_json: bool, home: Path | None) -> int:
     from margin_tasks.pipeline.desk import actions
 
     here = at_home(home)
-    answer = actions.cancel(here, call_id, person=getpass.getuser(), reason=reason, now=_now())
+    answer = actions.cancel(here, call_id, person=person(), reason=reason, now=_now())
     return _after(here, answer, as_json=as_json)
 
 
@@ -324,7 +332,7 @@ def declare_default(call_id: str, reason: str, as_json: bool, home: Path | None)
     from margin_tasks.pipeline.desk import actions
 
     here = at_home(home)
-    answer = actions.declare_default(here, call_id, person=getpass.getuser(), reason=reason, now=_now())
+    answer = actions.declare_default(here, call_id, person=person(), reason=reason, now=_now())
     return _after(here, answer, as_json=as_json)
 
 
@@ -338,7 +346,7 @@ def allocate(payment_id: str, call_id: str, as_json: bool, home: Path | None) ->
     from margin_tasks.pipeline.desk import actions
 
     here = at_home(home)
-    answer = actions.allocate(here, payment_id, call_id, person=getpass.getuser(), now=_now())
+    answer = actions.allocate(here, payment_id, call_id, person=person(), now=_now())
     return _after(here, answer, as_json=as_json)
 
 
@@ -351,7 +359,7 @@ def return_(payment_id: str, reason: str, home: Path | None) -> int:
     from margin_tasks.pipeline.desk import actions, overview
 
     here = at_home(home)
-    actions.give_back(here, payment_id, person=getpass.getuser(), reason=reason, now=_now())
+    actions.give_back(here, payment_id, person=person(), reason=reason, now=_now())
     overview.write_pages(here, now=_now())
     click.echo(f"{payment_id}: returned")
     return 0

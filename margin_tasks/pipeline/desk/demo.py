@@ -7,11 +7,10 @@ the run has published. Files go through the inbox, notices to the outbox, approv
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Any
@@ -238,11 +237,9 @@ def _member_disputes(stage: _Stage, row: dict[str, Any], amount: Decimal) -> Non
 
 
 def _drop(stage: _Stage, path: Path, write: Callable[[Path], None]) -> None:
-    """Put a file into the inbox, whole, as if it came at the instant of the stage's clock."""
+    """Put a file into the inbox, whole; it arrives at the instant of the stage's clock, which is behind ours."""
     with whole_file(path) as temporary:
         write(temporary)
-    arrived_at = stage.now.replace(tzinfo=UTC).timestamp()
-    os.utime(path, (arrived_at, arrived_at))
 
 
 # --- the copy --------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def request_of(call: Call, *, account: dict[str, Any], policy: CallPolicy, cut_o
                 threshold=_five_places(policy.threshold),
                 minimum_transfer_amount=_five_places(policy.minimum_transfer_amount),
                 rounding_amount=_five_places(policy.rounding_unit),
-                rounding_method=RoundingMethod.UP,
+                rounding_method=RoundingMethod(policy.rounding_mode),
             ),
             collateral_balance=_five_places(max(account["collateral_value"], Decimal(0))),
         )
@@ -137,6 +137,6 @@ def _codes(codes: tuple[ReasonCode, ...]) -> str | None:
 
 def resolve(book: CallBook, named: str) -> str:
     """Identifier of the call that a reference names, or the text itself where no call in the book has it."""
-    if named in book.calls:
+    if not named.startswith("MC-"):
         return named
     return next((call_id for call_id in book.calls if call_reference(call_id) == named), named)

@@ -35,6 +35,7 @@ from margin_tasks.delivery import (
     next_step,
 )
 from margin_tasks.pipeline.desk import dialogue
+from margin_tasks.pipeline.desk.alerts import raise_alert
 from margin_tasks.pipeline.desk.log import append, calls_table, read_book
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.progress import say
@@ -48,8 +49,11 @@ DOCUMENT = "notice"
 LEAST_TIME_TO_TRY = timedelta(hours=1)
 """A notice is tried at least so long after its call was issued, also where the due time is nearer or has passed."""
 
-BATCH = 50
+BATCH = 10
 """Parcels that are recorded and sent together: what a killed process has to repeat at the most."""
+
+FIRST_DELAY = timedelta(minutes=10)
+"""Longer than a batch takes on slow channels, so that what is on its way is not taken for cut off."""
 
 Clock = Callable[[], datetime]
 
@@ -86,7 +90,7 @@ def deliver_notices(here: Settings, *, clock: Clock) -> Delivered:
     while True:
         claimed = _claim(here, ways, clock=clock, leave=left)
         if not claimed:
-            break
+            break  # what has failed for good in the last batch was noted by this claim
         left |= {each.call.terms.call_id for each in claimed}
         ended = [attempt for each in claimed for attempt in _send(each, ways, clock=clock)]
         _settle(here, claimed, ended, clock=clock)
@@ -119,38 +123,67 @@ def _claim(here: Settings, ways: Sequence[Channel], *, clock: Clock, leave: set[
         attempts = _attempts(opened, [call.terms.call_id for call in wanted])
         claimed = []
         for call in wanted:
-            parcel_id = parcel_identifier(call)
-            earlier = tuple(attempts.get(parcel_id, ()))
+            earlier = tuple(attempts.get(parcel_identifier(call), ()))
             policy = _retry_policy(call)
-            due = [way for way in ways if _step(earlier, way.name, policy=policy, now=clock()) is Step.SEND]
-            if not due:
+            steps = {way.name: _step(earlier, way.name, policy=policy, now=clock()) for way in ways}
+            _note_silence(here, book, call, [name for name, step in steps.items() if step is Step.GIVE_UP], now=clock())
+            due = [name for name, step in steps.items() if step is Step.SEND]
+            parcel = _parcel_or_alarm(here, opened, call, now=clock()) if due else None
+            if parcel is None:
                 continue
-            started_at = _aware(clock())
-            claims = tuple(
-                Attempt(
-                    parcel_id=parcel_id,
-                    channel=way.name,
-                    number=1 + max((each.number for each in earlier if each.channel == way.name), default=0),
-                    started_at=started_at,
-                )
-                for way in due
-            )
-            claimed.append(
-                _Claimed(
-                    call=call,
-                    parcel=notice_parcel(here, opened, call),
-                    earlier=earlier,
-                    claims=claims,
-                    policy=policy,
-                )
-            )
+            claimed.append(_claimed(call, parcel, due, earlier=earlier, policy=policy, started_at=_aware(clock())))
             if len(claimed) == BATCH:
                 break
+        append(opened, book, author="delivery: claim")
         if claimed:
             rows = [_row(each.call, claim, phase="started") for each in claimed for claim in each.claims]
             table = calls_table("deliveries", rows)
             opened.record(schema="calls", tables={"deliveries": table}, author="delivery", message="notices claimed")
         return claimed
+
+
+def _claimed(
+    call: Call,
+    parcel: Parcel,
+    due: Iterable[ChannelName],
+    *,
+    earlier: tuple[Attempt, ...],
+    policy: RetryPolicy,
+    started_at: datetime,
+) -> _Claimed:
+    def number(name: ChannelName) -> int:
+        return 1 + max((each.number for each in earlier if each.channel == name), default=0)
+
+    claims = tuple(
+        Attempt(parcel_id=parcel.parcel_id, channel=name, number=number(name), started_at=started_at) for name in due
+    )
+    return _Claimed(call=call, parcel=parcel, earlier=earlier, claims=claims, policy=policy)
+
+
+def _parcel_or_alarm(here: Settings, opened: Lake, call: Call, *, now: datetime) -> Parcel | None:
+    """The notice of a call; one that cannot be put together rings and does not keep the others from leaving."""
+    try:
+        return notice_parcel(here, opened, call)
+    except (MarginError, OSError, ValueError, KeyError) as error:
+        text = f"the notice of call {call.terms.call_id} cannot be put together: {error}; reach the member otherwise"
+        raise_alert(here, name=f"no-notice-{call.terms.call_id}", text=text, now=now)
+        return None
+
+
+def _note_silence(
+    here: Settings, book: CallBook, call: Call, channels_given_up: Sequence[ChannelName], *, now: datetime
+) -> None:  # fmt: skip
+    """Record and ring, once, when a channel is given up: refused for good, or too near to the due time."""
+    for name in channels_given_up:
+        reference = f"{parcel_identifier(call)} {name.value}"
+        if reference in call.failed_channels or not call.is_live:
+            continue
+        handling.note_delivery(
+            book, call.terms.call_id, is_sent=False, channel=name.value, reference=reference,
+            detail="given up; the member has to be reached otherwise", now=now,
+        )  # fmt: skip
+        text = f"the notice of call {call.terms.call_id} did not leave by {name.value}; reach the member otherwise"
+        raise_alert(here, name=f"not-notified-{call.terms.call_id}-{name.value}", text=text, now=now)
 
 
 def _send(claimed: _Claimed, ways: Sequence[Channel], *, clock: Clock) -> list[Attempt]:
@@ -185,18 +218,17 @@ def _note(book: CallBook, claimed: _Claimed, attempt: Attempt, *, now: datetime)
     receipt = attempt.receipt
     if receipt is None:
         return
-    tried = (*(each for each in claimed.earlier if each.channel == attempt.channel), attempt)
-    is_given_up = next_step(tried, policy=claimed.policy, now=_aware(now)).step is Step.GIVE_UP
-    if receipt.outcome is Outcome.SENT or is_given_up:
-        handling.note_delivery(
-            book,
-            claimed.call.terms.call_id,
-            is_sent=receipt.outcome is Outcome.SENT,
-            channel=attempt.channel.value,
-            reference=attempt.parcel_id,
-            detail=receipt.detail or None,
-            now=now,
-        )
+    if receipt.outcome is not Outcome.SENT:
+        return  # given up or tried again: the next claim says which
+    handling.note_delivery(
+        book,
+        claimed.call.terms.call_id,
+        is_sent=True,
+        channel=attempt.channel.value,
+        reference=attempt.parcel_id,
+        detail=receipt.detail or None,
+        now=now,
+    )
 
 
 def _step(earlier: Iterable[Attempt], channel: ChannelName, *, policy: RetryPolicy, now: datetime) -> Step:
@@ -206,7 +238,7 @@ def _step(earlier: Iterable[Attempt], channel: ChannelName, *, policy: RetryPoli
 
 def _retry_policy(call: Call) -> RetryPolicy:
     issued_at = call.issued_at or call.due_at
-    return RetryPolicy(give_up_at=_aware(max(call.due_at, issued_at + LEAST_TIME_TO_TRY)))
+    return RetryPolicy(first_delay=FIRST_DELAY, give_up_at=_aware(max(call.due_at, issued_at + LEAST_TIME_TO_TRY)))
 
 
 def _aware(instant: datetime) -> datetime:

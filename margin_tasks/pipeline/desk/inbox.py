@@ -4,25 +4,30 @@
 <home>/calls/inbox/bank/*.csv               payments: payment_id,account_id,member_id,call_id,currency,amount,paid_at
 <home>/calls/inbox/members/<member>/*.csv   answers: call_id,reply,amount,currency,reason,replied_at
 <home>/calls/inbox/members/<member>/*.xml   answers as ISO 20022 colr.004, colr.007 or colr.009
-<home>/calls/archive/<day>/<hash>-<name>    what was taken up, as it came
+<home>/calls/taken/                         what a desk is reading
+<home>/calls/archive/<ha>/<hash>.<ending>   what was taken up, as it came, under the hash of its content
 ```
 
 Who may write to a member's folder is that member: the folder, not what a file says, tells who answers. A file is
-written under another name, or outside, and moved in whole; names that begin with a dot are not looked at.
+written under another name, or outside, and moved in whole; only names that end in .csv or .xml and do not begin with a
+dot are looked at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from margin_tasks.calls.handling import BANK_ACTOR, IncomingPayment, IncomingReply, RefusedFile, ReplyKind
 from margin_tasks.contracts.failures import FailureReason, MarginError
@@ -31,8 +36,15 @@ from margin_tasks.pipeline.settings import Settings
 PAYMENT_COLUMNS = ("payment_id", "account_id", "member_id", "call_id", "currency", "amount", "paid_at")
 REPLY_COLUMNS = ("call_id", "reply", "amount", "currency", "reason", "replied_at")
 
+SUFFIXES = (".csv", ".xml")
+
 LARGEST_FILE = 1 << 20
 """Bytes; a larger file is refused unread."""
+
+MOST_ROWS = 10_000
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far the clock of a bank may be ahead of ours."""
 
 _LARGEST_AMOUNT = Decimal(10) ** 15
 _LONGEST_TEXT = 200
@@ -69,46 +81,95 @@ def folder(here: Settings) -> Path:
     return here.home / "calls" / "inbox"
 
 
-def read(here: Settings) -> list[Arrived]:
-    """Read what lies in the inbox, in the order of names; nothing is moved."""
+def take(here: Settings, *, now: datetime) -> list[Arrived]:
+    """Take every file out of the inbox and read it, in the order of folders and names; ``now`` is naive UTC.
+
+    A file is first moved to ``calls/taken`` under a name of its own, so that it is read once, and a file that comes
+    later under the same name is another one. What lies there still was taken by a desk that was cut off, and is read
+    again. What cannot be read is refused by itself; the others go on.
+    """
     root = folder(here)
-    arrived = [_read_file(path, sender=None) for path in _files(root / "bank")]
-    members = sorted(path for path in (root / "members").glob("*") if path.is_dir())
-    for member in members:
-        arrived.extend(_read_file(path, sender=member.name) for path in _files(member))
-    return arrived
+    for path in _waiting(root / "bank"):
+        _move(here, path, sender="bank")
+    for member in sorted(path for path in (root / "members").glob("*") if path.is_dir() and not path.is_symlink()):
+        for path in _waiting(member):
+            _move(here, path, sender=f"member-{_plain(member.name)}")
+    taken = sorted(path for path in _taken(here).glob("*/*") if path.is_file())
+    return [_read_file(path, now=now) for path in taken]
 
 
 def put_away(here: Settings, arrived: Arrived) -> None:
     """Move a file that was taken up into the archive; one of the same content is there once."""
-    if not arrived.path.exists():
-        return  # another desk was faster
-    target = here.home / "calls" / "archive" / arrived.sha256[:2] / f"{arrived.sha256}-{arrived.path.name}"
+    name = f"{arrived.sha256}{arrived.path.suffix.lower()}"
+    target = here.home / "calls" / "archive" / arrived.sha256[:2] / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(arrived.path, target)
+    with contextlib.suppress(FileNotFoundError):  # another desk has put it away
+        os.replace(arrived.path, target)
 
 
-def _files(place: Path) -> list[Path]:
-    return sorted(path for path in place.glob("*") if path.is_file() and not path.name.startswith("."))
+def _taken(here: Settings) -> Path:
+    return here.home / "calls" / "taken"
 
 
-def _read_file(path: Path, *, sender: str | None) -> Arrived:
-    """``sender`` is a member, or None for the bank."""
-    arrived_at = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
-    sha256 = _sha256(path)
-    reader: Callable[[Path, str, str | None, datetime], tuple[Any, ...]] = (
-        _read_messages if path.suffix.lower() == ".xml" and sender is not None else _read_rows
+def _waiting(place: Path) -> list[Path]:
+    """Whole files of the documented kinds; links, folders and what is still being written are left alone."""
+    return sorted(
+        path
+        for path in place.glob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+        and not path.is_symlink()
     )
+
+
+def _move(here: Settings, path: Path, *, sender: str) -> None:
+    """The time of arrival is the change of the directory entry, which its sender cannot set."""
+    with contextlib.suppress(FileNotFoundError):  # another desk was faster
+        arrived = path.stat().st_ctime_ns
+        target = _taken(here) / sender / f"{arrived}-{uuid4().hex}-{_plain(path.name)}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+
+
+def _plain(name: str) -> str:
+    """A name that is short, printable and safe in a log, a path and an archive; its ending stays."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name.encode("utf-8", "replace").decode("utf-8"))
+    return safe[-64:]
+
+
+def _read_file(path: Path, *, now: datetime) -> Arrived:
+    sender = None if path.parent.name == "bank" else path.parent.name.removeprefix("member-")
+    stated = datetime.fromtimestamp(int(path.name.split("-")[0]) / 1e9, UTC).replace(tzinfo=None)
+    arrived_at = min(stated, now)
+    sha256 = ""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise MarginError(
-                FailureReason.FILE_UNREADABLE, f"{path.name} is larger than {LARGEST_FILE:,} bytes and was not read"
+                FailureReason.FILE_UNREADABLE, f"{_shown(path)} is larger than {LARGEST_FILE:,} bytes and was not read"
             )
-        payments, replies, refusals = reader(path, sha256, sender, arrived_at)
+        sha256 = _sha256(path)
+        reader: Callable[[Path, str, str | None, datetime, datetime], tuple[Any, ...]] = (
+            _read_messages if path.suffix.lower() == ".xml" and sender is not None else _read_rows
+        )
+        payments, replies, refusals = reader(path, sha256, sender, arrived_at, now)
     except MarginError as error:
-        payments, replies = (), ()
-        refusals = (_refused(f"{error.reason}: {error.message}", sha256, sender=sender, arrived_at=arrived_at),)
-    return Arrived(path=path, sha256=sha256, payments=payments, replies=replies, refusals=refusals)
+        reason = f"{error.reason}: {error.message}"
+        payments, replies, refusals = (), (), _whole(reason, sha256, path, sender=sender, arrived_at=arrived_at)
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        reason = f"{FailureReason.FILE_UNREADABLE}: {_shown(path)} cannot be read ({type(error).__name__})"
+        payments, replies, refusals = (), (), _whole(reason, sha256, path, sender=sender, arrived_at=arrived_at)
+    return Arrived(path=path, sha256=sha256 or path.name, payments=payments, replies=replies, refusals=refusals)
+
+
+def _shown(path: Path) -> str:
+    return path.name.split("-", 2)[2]
+
+
+def _whole(
+    reason: str, sha256: str, path: Path, *, sender: str | None, arrived_at: datetime
+) -> tuple[RefusedFile, ...]:  # fmt: skip
+    return (_refused(reason, sha256 or path.name, sender=sender, arrived_at=arrived_at),)
 
 
 def _sha256(path: Path) -> str:
@@ -129,36 +190,43 @@ def _refused(reason: str, reference: str, *, sender: str | None, arrived_at: dat
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _read_rows(path: Path, sha256: str, sender: str | None, arrived_at: datetime) -> tuple[Any, ...]:
+def _read_rows(path: Path, sha256: str, sender: str | None, arrived_at: datetime, now: datetime) -> tuple[Any, ...]:
     columns = PAYMENT_COLUMNS if sender is None else REPLY_COLUMNS
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(text), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise MarginError(FailureReason.FILE_UNREADABLE, f"{path.name} is no CSV in UTF-8: {error}") from None
+        raise MarginError(FailureReason.FILE_UNREADABLE, f"{_shown(path)} is no CSV in UTF-8: {error}") from None
     header = tuple(next(csv.reader(io.StringIO(text)), ()))
     if header != columns:
         raise MarginError(
             FailureReason.HEADER_MISMATCH,
-            f"{path.name}: the columns must be {','.join(columns)}, not {','.join(header)}",
+            f"{_shown(path)}: the columns must be {','.join(columns)}, not {','.join(header)}",
         )
     payments: list[IncomingPayment] = []
     replies: list[IncomingReply] = []
     refusals: list[RefusedFile] = []
+    if len(rows) > MOST_ROWS:
+        raise MarginError(FailureReason.FILE_UNREADABLE, f"{_shown(path)} has more than {MOST_ROWS:,} rows: divide it")
     for line, row in enumerate(rows, start=2):
         reference = f"{sha256[:32]}-{line}"
         try:
+            if None in row:
+                raise _invalid("it has more cells than the header")
             if sender is None:
-                payments.append(_payment(row))
+                payments.append(_payment(row, now=now))
             else:
                 replies.append(_reply(row, reference=reference, sender=sender, arrived_at=arrived_at))
         except MarginError as error:
-            reason = f"{path.name} line {line}: {error.message}"
+            reason = f"{_shown(path)} line {line}: {error.message}"
             refusals.append(_refused(reason, reference, sender=sender, arrived_at=arrived_at))
     return tuple(payments), tuple(replies), tuple(refusals)
 
 
-def _payment(row: Mapping[str, Any]) -> IncomingPayment:
+def _payment(row: Mapping[str, Any], *, now: datetime) -> IncomingPayment:
+    paid_at = _instant(row, "paid_at")
+    if paid_at > now + CLOCK_TOLERANCE:
+        raise _invalid(f"paid_at {paid_at:%Y-%m-%d %H:%M} UTC has not come yet")
     return IncomingPayment(
         payment_id=_text(row, "payment_id", is_needed=True) or "",
         account_id=_text(row, "account_id"),
@@ -166,7 +234,7 @@ def _payment(row: Mapping[str, Any]) -> IncomingPayment:
         call_id=_text(row, "call_id"),
         currency=_text(row, "currency", is_needed=True) or "",
         amount=amount_of(row.get("amount"), is_needed=True) or Decimal(0),
-        paid_at=_instant(row, "paid_at"),
+        paid_at=paid_at,
     )
 
 
@@ -222,9 +290,11 @@ def _instant(row: Mapping[str, Any], name: str) -> datetime:
     text = _text(row, name, is_needed=True) or ""
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise _invalid(f"{name} {text!r} is no instant: write 2026-02-06T14:00:00Z") from None
-    return instant if instant.tzinfo is None else instant.astimezone(UTC).replace(tzinfo=None)
+        if instant.tzinfo is None:
+            raise ValueError(text)
+        return instant.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise _invalid(f"{name} {text[:40]!r} is no instant with its zone: write 2026-02-06T14:00:00Z") from None
 
 
 def _invalid(message: str) -> MarginError:
@@ -234,7 +304,7 @@ def _invalid(message: str) -> MarginError:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
-def _read_messages(path: Path, sha256: str, sender: str | None, arrived_at: datetime) -> tuple[Any, ...]:
+def _read_messages(path: Path, sha256: str, sender: str | None, arrived_at: datetime, _: datetime) -> tuple[Any, ...]:
     from margin_tasks.messages import parse
     from margin_tasks.pipeline.desk.dialogue import replies_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from typing import Any
 
 import pandas as pd
@@ -13,20 +14,17 @@ import pyarrow as pa
 from margin_tasks.calls.events import GENESIS, CallEvent, CallTerms
 from margin_tasks.calls.lifecycle import CallBook
 from margin_tasks.contracts.call_vocabulary import CallState, EventType
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import to_arrow
 from margin_tasks.contracts.tables import CALLS
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.settings import Settings
 from margin_tasks.warehouse.lake import Lake
 
-RECENT_DAYS = 60
-"""Calls of so many days before the latest one are always in the book, for what is usual of an account."""
-
-_OPEN_CALLS = f"""
+_OPEN_CALLS = """
 select call_id from calls.current_calls
-where call_state not in ('SETTLED', 'CANCELLED', 'SUPERSEDED', 'DEFAULTED')
-    or business_date >= (select max(business_date) from calls.register) - {RECENT_DAYS}
-"""  # noqa: S608 - the number is our own
+where call_state not in ('SETTLED', 'CANCELLED', 'SUPERSEDED', 'DEFAULTED') or business_date >= $1
+"""
 _FREE_PAYMENTS = """
 select event_reference
 from calls.events
@@ -53,21 +51,24 @@ select other.call_id from calls.register as named inner join calls.register as o
 using (account_id, currency, business_date, session)
 where named.call_id in (select unnest($1))
 """
-_LAST = "select event_number, event_id from calls.events order by event_number desc limit 1"
+_LAST = "select event_number, event_id, recorded_at from calls.events order by event_number desc limit 1"
 
 
-def read_book(opened: Lake, *, call_ids: Collection[str] = (), references: Collection[str] = ()) -> CallBook:
-    """Return the book with every open or recent call, the calls that are named, and all money that touches them.
+def read_book(
+    opened: Lake, *, call_ids: Collection[str] = (), references: Collection[str] = (), since: date | None = None
+) -> CallBook:
+    """Return the book with every open call, the calls that are named, and all money that touches them.
 
     ``references``: identifiers of payments and replies that are about to be taken up, so that one that came long ago
-    is known again.
+    is known again. ``since``: calls from this business date on are in the book whatever became of them.
     """
 
     def names(sql: str, values: Sequence[str] | None = None) -> set[str]:
         found = opened.query(sql, None if values is None else [list(values)])
         return set(found.column(0).to_pylist())
 
-    calls = names(_OPEN_CALLS) | set(call_ids)
+    recent = opened.query(_OPEN_CALLS, [since or date.max])
+    calls = set(recent.column(0).to_pylist()) | set(call_ids)
     payments = names(_FREE_PAYMENTS) | set(references)
     while True:
         # Money that stands on a call and versions of the same call belong together: go on until nothing is added.
@@ -85,6 +86,7 @@ def read_book(opened: Lake, *, call_ids: Collection[str] = (), references: Colle
         [_event(row) for row in events],
         last_number=last[0]["event_number"] if last else 0,
         last_id=last[0]["event_id"] if last else GENESIS,
+        last_at=last[0]["recorded_at"] if last else None,
     )
 
 
@@ -101,21 +103,34 @@ def replay_all(opened: Lake) -> CallBook:
 
 @contextmanager
 def changed_book(
-    here: Settings, *, holder: str, call_ids: Collection[str] = (), references: Collection[str] = ()
+    here: Settings,
+    *,
+    holder: str,
+    call_ids: Collection[str] = (),
+    references: Collection[str] = (),
+    since: date | None = None,
 ) -> Iterator[tuple[Lake, CallBook]]:
     """Give the book to change while nobody else can, and append what was taken up when the block ends well.
 
     Everything of the block is appended in one transaction, or nothing.
     """
     with lake(here, holder=holder) as opened:
-        book = read_book(opened, call_ids=call_ids, references=references)
+        book = read_book(opened, call_ids=call_ids, references=references, since=since)
         yield opened, book
         append(opened, book, author=holder)
 
 
 def append(opened: Lake, book: CallBook, *, author: str, more: dict[str, pa.Table] | None = None) -> None:
-    """Append what the book has taken up, and rows of other tables of calls with it, in one transaction."""
+    """Append what the book has taken up, and rows of other tables of calls with it, in one transaction.
+
+    Raises:
+        MarginError: LAKE_BUSY when the log has grown since the book was read, as when a lock was lost with its
+            connection; nothing is appended.
+    """
     tables = dict(more or {})
+    last = opened.query(_LAST)["event_id"].to_pylist()
+    if book.fresh and (last[0] if last else GENESIS) != book.read_to:
+        raise MarginError(FailureReason.LAKE_BUSY, f"{author}: another process wrote to the record of calls; again")
     if book.registered:
         recorded_at = {
             event.call_id: event.recorded_at for event in book.fresh if event.event_type == EventType.COMPUTED

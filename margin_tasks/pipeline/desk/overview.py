@@ -19,6 +19,8 @@ from margin_tasks.pipeline.settings import Settings
 from margin_tasks.pipeline.workspace import whole_file
 from margin_tasks.warehouse.lake import Lake
 
+LATEST_PAGES = 6
+
 _CALLS = """
 select
     call_id, account_id, member_id, business_date, session, call_version, call_state, currency, call_amount,
@@ -32,8 +34,17 @@ _EVENTS = """
 select event_number, event_type, call_id, call_state, account_id, member_id, event_amount, event_currency, due_at,
     occurred_at, recorded_at, actor, event_reference, event_reason
 from calls.events
-where ($1 is null or call_id = $1) and ($2 is null or business_date is null or business_date = $2)
-    and ($3 is null or session is null or session = $3)
+where ($1 is null or call_id = $1)
+    and (
+        $2 is null
+        or (business_date = $2 and session = $3)
+        -- Money carries no day of its own: shown where its account was called.
+        or (
+            business_date is null
+            and account_id in (select account_id from calls.register where business_date = $2 and session = $3)
+            and recorded_at >= (select min(recorded_at) from calls.register where business_date = $2 and session = $3)
+        )
+    )
 order by event_number
 """
 _UNALLOCATED = """
@@ -129,12 +140,19 @@ def verify(opened: Lake) -> dict[str, Any]:
     book = replay_all(opened)
     for row in list_calls(opened):
         call = book.calls[row["call_id"]]
-        by_sql = (row["call_state"], row["paid_amount"], row["outstanding_amount"], row["due_at"])
-        by_book = (call.state.value, call.paid, call.outstanding, call.due_at)
+        by_sql = (
+            row["call_state"], row["paid_amount"], row["waived_amount"], row["disputed_amount"],
+            row["outstanding_amount"], row["due_at"],
+        )  # fmt: skip
+        by_book = (call.state.value, call.paid, call.waived, call.disputed, call.outstanding, call.due_at)
         if by_sql != by_book:
             raise MarginError(
                 FailureReason.RECONCILIATION_BREAK, f"call {row['call_id']}: SQL says {by_sql}, the log {by_book}"
             )
+    free = {row["payment_id"]: row["unallocated_amount"] for row in unallocated_payments(opened)}
+    held = {payment.payment_id: payment.unallocated for payment in book.payments.values() if payment.unallocated}
+    if free != held:
+        raise MarginError(FailureReason.RECONCILIATION_BREAK, f"unallocated money: SQL says {free}, the log {held}")
     last = opened.query("select event_id from calls.events order by event_number desc limit 1")["event_id"].to_pylist()
     return {
         "calls": len(book.calls),
@@ -162,7 +180,9 @@ def money_by_place(book: CallBook) -> dict[str, dict[str, Decimal]]:
 
 
 def write_pages(here: Settings, *, now: datetime, days: Collection[tuple[date, str]] | None = None) -> list[Path]:
-    """Write the page of calls beside the day report of every run whose calls it shows; None for all of them.
+    """Write the page of calls beside the day report of the runs of some days and sessions.
+
+    None: of those that have calls which have not ended, and of the latest ones.
 
     The page is the only document of a run that is written again: it says at which instant it was.
     """
@@ -172,11 +192,17 @@ def write_pages(here: Settings, *, now: datetime, days: Collection[tuple[date, s
     with lake(here, holder="calls page", is_read_only=True) as opened:
         standing = opened.query(
             "select run_id, business_date, session from audit.runs where status = 'published' and superseded_by is null"
-            " order by business_date, session"
+            " order by business_date desc, session"
         ).to_pylist()
+        alive = {
+            (row["business_date"], row["session"])
+            for row in list_calls(opened)
+            if row["call_state"] not in ("SETTLED", "CANCELLED", "SUPERSEDED", "DEFAULTED")
+        }
+        shown = alive | {(run["business_date"], run["session"]) for run in standing[:LATEST_PAGES]}
         free = unallocated_payments(opened)
         for run in standing:
-            if days is not None and (run["business_date"], run["session"]) not in days:
+            if (run["business_date"], run["session"]) not in (shown if days is None else days):
                 continue
             html = render_calls_page(
                 business_date=run["business_date"],
