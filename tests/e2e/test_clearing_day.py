@@ -37,10 +37,36 @@ def test_the_day_is_published_with_reports_and_notices(published: Home) -> None:
     report = (published.path / "reports" / place / "day_report.html").read_text(encoding="utf-8")
     assert BUSINESS_DATE in report
     letters = sorted((published.path / "outbox" / place).rglob("*.eml"))
-    assert len(letters) == first["calls"]
+    calls = published.json("call", "list", "--date", BUSINESS_DATE)["calls"]
+    issued = [call for call in calls if call["issued_at"] is not None]
+    assert len(calls) == first["calls"]
+    assert len(letters) == len(issued) >= 1
+    assert {call["call_state"] for call in calls if call["issued_at"] is None} <= {"COMPUTED"}
+    assert (published.path / "reports" / place / "calls.html").is_file()
     message = email.message_from_bytes(letters[0].read_bytes(), policy=email.policy.default)
     kinds = {part.get_content_type() for part in message.walk()}
     assert {"text/html", "application/pdf", "text/csv"} <= kinds
+
+
+def test_a_demonstration_plays_the_life_of_the_calls_and_leaves_the_home_alone(published: Home) -> None:
+    before = published.json("call", "list")
+    played = published.json("demo", "calls")
+    last = played["steps"][-1]
+    states = [call["call_state"] for call in last["calls"]]
+    assert states[:3] == ["SETTLED", "SETTLED", "DEFAULT_REVIEW"]
+    assert set(states[3:]) <= {"SETTLED"}
+    seen = {call["call_state"] for step in played["steps"] for call in step.get("calls", ())}
+    assert {"COMPUTED", "NOTIFIED", "DISPUTED", "OVERDUE", "ESCALATED", "PARTIALLY_PAID"} <= seen
+    for step in played["steps"]:
+        money = step["verified"]["money"].get("USD", {}) if "verified" in step else {}
+        placed = sum((Decimal(money.get(place, "0")) for place in ("on_calls", "unallocated", "returned")), Decimal(0))
+        assert placed == Decimal(money.get("received", "0"))
+    copy = Home(Path(played["home"]))
+    assert copy.json("call", "list")["calls"] == last["calls"]
+    assert copy.json("call", "verify")["head"] == last["verified"]["head"]
+    [page] = list(copy.path.glob("reports/*/*/*/calls.html"))
+    assert "default review" in page.read_text(encoding="utf-8")
+    assert published.json("call", "list") == before
 
 
 def test_the_manifest_names_inputs_code_parameters_and_outputs(published: Home) -> None:

@@ -99,7 +99,10 @@ def test_who_when_what_and_why_are_asked_kept_and_released_by(day: PublishedDay,
         assert shown in question.body
     record(call_id, answer())
     assert approvals.question_of(settings(), call_id, approval_run=TASK.run_id) == TASK.ti_id
+    assert approvals.state_after_answer(settings(), call_id, approval_run=TASK.run_id) is None
     assert release(call_id, answer()) == "ISSUED"
+    assert approvals.state_after_answer(settings(), call_id, approval_run=TASK.run_id) == "ISSUED"
+    assert approvals.state_after_answer(settings(), call_id, approval_run="another") is None
     assert types() == ["COMPUTED", "APPROVAL_REQUESTED", "APPROVED", "ISSUED"]
     [kept] = rows("select * from calls.approvals")
     assert (kept["responded_by"], kept["approval_decision"], kept["responded_at"]) == ("bob", "approve", ANSWERED)

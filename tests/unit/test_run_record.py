@@ -118,18 +118,3 @@ def test_an_unreachable_source_is_waited_for_like_a_late_feed(monkeypatch: pytes
         stages.feeds_are_complete(late)
     assert caught.value.reason == FailureReason.FEED_MISSING
     assert "hunter2" not in str(caught.value)
-
-
-def test_notices_reach_the_outbox_whole_and_may_be_delivered_again() -> None:
-    run = opened_run("first")
-    notices = workspace_of(run).notices
-    notices.mkdir()
-    for name in ("call.eml", "call.html"):
-        (notices / name).write_text(name, encoding="utf-8")
-    for _ in range(2):
-        stages.deliver_notices(run)
-    outbox = stages.outbox_folder(settings(), Run.of(run))
-    assert {path.name: path.read_text(encoding="utf-8") for path in outbox.iterdir()} == {
-        "call.eml": "call.eml",
-        "call.html": "call.html",
-    }
