@@ -16,7 +16,7 @@ from margin_tasks.reporting.page import render_template
 from margin_tasks.reporting.page_parts import ReportTable, Tile
 
 PAGE_NAME = "calls.html"
-"""Beside the day report, which shows it in a frame."""
+"""Beside the day report, which shows it."""
 
 EVENTS_SHOWN = 60
 
