@@ -81,7 +81,7 @@ def test_a_call_is_released_after_its_own_question_only() -> None:
     release = dag.get_task("approval.release")
     assert release.upstream_task_ids == {"approval.approve", "list_calls"}
     assert release.trigger_rule == "all_success"
-    assert dag.get_task("approval.approve").partial_kwargs["response_timeout"] is not None
+    assert dag.get_task("approval.approve").response_timeout is not None
 
 
 def test_the_feeds_of_the_dag_are_the_feeds_of_the_registry() -> None:

@@ -265,7 +265,7 @@ def test_alarms_ring_for_what_is_late_and_not_for_the_past(day: PublishedDay) ->
 
 
 def test_only_runs_of_the_scheduler_leave_their_calls_to_the_approval_dag(day: PublishedDay, call_id: str) -> None:
-    registered = {**day.run.reference(), "issued": 0, "waiting": 1}
+    registered = {**day.run.reference(), "runner": "scheduler", "issued": 0, "waiting": 1}
     assert rounds.approval_is_asked_for(registered)
     assert not rounds.approval_is_asked_for({**registered, "waiting": 0})
     assert not rounds.approval_is_asked_for({**registered, "runner": "command line"})
