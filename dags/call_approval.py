@@ -74,7 +74,10 @@ def call_approval() -> None:
     @task_group
     def approval(call_id: str) -> None:
         asked = AskForApproval(task_id="approve", call_id=call_id, pool=LAKE, map_index_template="{{ task.call_id }}")
-        released = ReleaseCall(task_id="release", call_id=call_id, pool=LAKE, map_index_template="{{ task.call_id }}")
+        # A named refusal is final; what a worker loses is tried again, for the answer stands and nothing is done twice.
+        released = ReleaseCall(
+            task_id="release", call_id=call_id, pool=LAKE, retries=3, map_index_template="{{ task.call_id }}"
+        )
         asked >> released
 
     approval.expand(call_id=list_calls())

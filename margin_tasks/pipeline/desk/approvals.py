@@ -189,6 +189,17 @@ def question_of(here: Settings, call_id: str, *, approval_run: str) -> str | Non
     return str(asked[0]) if asked else None
 
 
+def state_after_answer(here: Settings, call_id: str, *, approval_run: str) -> str | None:
+    """Return the state of a call that an answer of this approval run has released or cancelled already, else None."""
+    with lake(here, holder=f"call release: {call_id}", is_read_only=True) as opened:
+        for row in opened.query(_ANSWERS, [call_id]).to_pylist():
+            is_of_run = json.loads(row["approval_evidence"])["run_id"] == approval_run
+            if is_of_run and _is_done(opened, call_id, row["approval_id"]):
+                current = opened.query("select call_state from calls.current_calls where call_id = $1", [call_id])
+                return str(current["call_state"][0].as_py())
+    return None
+
+
 def release(
     here: Settings, call_id: str, *, answer: HumanAnswer | None, asked_by: str | None, now: datetime
 ) -> dict[str, Any]:

@@ -6,6 +6,7 @@ interface that Airflow's own human-in-the-loop trigger asks, without a secret, o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -17,20 +18,27 @@ from asgiref.sync import sync_to_async
 
 _NOT_FOUND = 404
 
+SETTLING_SECONDS = 10.0
+"""Before it answers, a trigger lets the scheduler see that the task has left its worker: a task that is back on a
+worker before that is taken for one that was killed, and fails (Airflow 3.3.2, seen under load)."""
+
 
 class RecordedAnswerTrigger(BaseTrigger):
     """Fires once with the answer to the question of one task instance, or with none."""
 
-    def __init__(self, ti_id: str) -> None:
+    def __init__(self, ti_id: str, settling_seconds: float = SETTLING_SECONDS) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ti_id = ti_id
+        self.settling_seconds = settling_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return how the triggerer makes this trigger again."""
-        return (f"{type(self).__module__}.{type(self).__qualname__}", {"ti_id": self.ti_id})
+        arguments = {"ti_id": self.ti_id, "settling_seconds": self.settling_seconds}
+        return (f"{type(self).__module__}.{type(self).__qualname__}", arguments)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Ask once; what Airflow does not know is no answer, and any other failure fails the task."""
+        await asyncio.sleep(self.settling_seconds)
         event: dict[str, Any] = {"ti_id": self.ti_id, "is_known": False}
         try:
             held = await sync_to_async(get_hitl_detail_content_detail)(ti_id=UUID(self.ti_id))
