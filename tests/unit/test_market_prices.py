@@ -349,7 +349,7 @@ def test_a_token_without_a_policy_is_refused_by_name():
 def test_policies_take_effect_on_their_day():
     assert asset_price_policies_in_force(date(2019, 12, 31)) == ()
     in_force = asset_price_policies_in_force(books.BUSINESS_DATE)
-    assert [policy.asset for policy in in_force] == ["EQTX", "TBILLX", "XAUX"]
+    assert [policy.asset for policy in in_force] == ["EQTX", "STETHX", "TBILLX", "XAUX"]
     assert all(policy.source and policy.title for policy in in_force)
 
 
