@@ -159,7 +159,7 @@ def _register(book: CallBook, computed: ComputedCall, *, policy: CallPolicy, now
         f"{computed.computed_call_id}-v{version}"
     )  # fmt: skip
     if latest is not None and latest.state in UNISSUED:
-        book.record(_about(latest, EventType.SUPERSEDED, now=now, actor=_policy_actor(policy), reference=call_id))
+        book.record(event_about(latest, EventType.SUPERSEDED, now=now, actor=_policy_actor(policy), reference=call_id))
     reasons = approval_reasons(
         computed,
         version=version,
@@ -207,7 +207,7 @@ def _register(book: CallBook, computed: ComputedCall, *, policy: CallPolicy, now
         ),
     )
     if not terms.approval_reason:
-        book.record(_about(book.calls[call_id], EventType.APPROVED, now=now, actor=_policy_actor(policy)))
+        book.record(event_about(book.calls[call_id], EventType.APPROVED, now=now, actor=_policy_actor(policy)))
 
 
 def _out_of_turn(book: CallBook, computed: ComputedCall) -> tuple[str, ...]:
@@ -269,7 +269,7 @@ def approve(book: CallBook, approval: Approval, *, now: datetime) -> bool:
     event_type = EventType.APPROVED if approval.is_approved else EventType.CANCELLED
     reason = approval.reason if approval.is_approved else f"rejected: {approval.reason or 'no reason was given'}"
     book.record(
-        _about(
+        event_about(
             call, event_type, now=now, occurred_at=approval.responded_at, actor=approval.responded_by,
             reference=approval.approval_id, reason=reason,
         )
@@ -281,7 +281,7 @@ def refuse_approval(
     book: CallBook, call: Call, *, reason: str, reference: str | None, actor: str, now: datetime
 ) -> None:
     """Record an attempt to approve or release a call that does not count."""
-    event = _about(call, EventType.APPROVAL_REFUSED, now=now, actor=actor, reference=reference, reason=reason)
+    event = event_about(call, EventType.APPROVAL_REFUSED, now=now, actor=actor, reference=reference, reason=reason)
     book.record(event)
 
 
@@ -289,8 +289,7 @@ def issue(book: CallBook, call_id: str, *, now: datetime, policy: CallPolicy, du
     """Issue an approved call; True when it was issued just now.
 
     The version before stands until now; it is superseded, and the money that it had received is put on the new one.
-    ``due_at`` replaces the due time where the approval came
-    so late that the member would have had no time to pay.
+    ``due_at`` replaces the due time where the approval came so late that the member would have had no time to pay.
 
     Raises:
         TransitionError: the call is not approved.
@@ -303,12 +302,12 @@ def issue(book: CallBook, call_id: str, *, now: datetime, policy: CallPolicy, du
     actor = _policy_actor(policy)
     for earlier in book.in_slot(call.terms.slot):
         if earlier.is_live or earlier.state is CallState.SETTLED:
-            book.record(_about(earlier, EventType.SUPERSEDED, now=now, actor=actor, reference=call_id))
+            book.record(event_about(earlier, EventType.SUPERSEDED, now=now, actor=actor, reference=call_id))
             _release_all(book, earlier, now=now, actor=actor)
-    book.record(_about(call, EventType.ISSUED, now=now, actor=_policy_actor(policy), due_at=due_at))
+    book.record(event_about(call, EventType.ISSUED, now=now, actor=actor, due_at=due_at))
     released = {payment_id for earlier in book.in_slot(call.terms.slot) for payment_id in earlier.released}
     for payment_id in sorted(released):
-        _apply(book, payment_id, call, now=now, actor=_policy_actor(policy))
+        _apply(book, payment_id, call, now=now, actor=actor)
     return True
 
 
@@ -521,7 +520,7 @@ def _move(
 ) -> None:  # fmt: skip
     amount = call.undisputed if call.undisputed > 0 else call.outstanding
     book.record(
-        _about(call, event_type, now=now, occurred_at=at, actor=actor, amount=amount, reason=reason)
+        event_about(call, event_type, now=now, occurred_at=at, actor=actor, amount=amount, reason=reason)
     )  # fmt: skip
 
 
@@ -545,7 +544,7 @@ def resolve_dispute(
     is_all_disputed = call.undisputed == 0
     anew = now + timedelta(minutes=policy.chase.minutes_to_pay_after_dispute)
     book.record(
-        _about(
+        event_about(
             call,
             EventType.DISPUTE_RESOLVED,
             now=now,
@@ -565,7 +564,7 @@ def declare_default(book: CallBook, call_id: str, *, person: str, reason: str, n
     """
     call = found(book, call_id)
     book.record(
-        _about(call, EventType.DEFAULTED, now=now, actor=person, amount=call.outstanding, reason=reason)
+        event_about(call, EventType.DEFAULTED, now=now, actor=person, amount=call.outstanding, reason=reason)
     )  # fmt: skip
 
 
@@ -578,7 +577,7 @@ def cancel(book: CallBook, call_id: str, *, person: str, reason: str, now: datet
     call = found(book, call_id)
     if not reason:
         raise TransitionError(f"call {call_id}: say why it is cancelled")
-    book.record(_about(call, EventType.CANCELLED, now=now, actor=person, reason=reason))
+    book.record(event_about(call, EventType.CANCELLED, now=now, actor=person, reason=reason))
     _release_all(book, call, now=now, actor=person)
 
 
@@ -622,7 +621,7 @@ def note_delivery(
     """Record that the notice of a call has reached a channel, or that the channel has failed for good."""
     event_type = EventType.NOTIFIED if is_sent else EventType.NOTICE_FAILED
     reason = channel if detail is None else f"{channel}: {detail}"
-    event = _about(
+    event = event_about(
         found(book, call_id), event_type, now=now, actor=f"{POLICY_ACTOR} delivery", reference=reference, reason=reason
     )
     book.record(event)
@@ -683,7 +682,7 @@ def found(book: CallBook, call_id: str) -> Call:
     return call
 
 
-def _about(
+def event_about(
     call: Call,
     event_type: EventType,
     *,
@@ -695,6 +694,7 @@ def _about(
     reference: str | None = None,
     reason: str | None = None,
 ) -> CallEvent:
+    """Return the event of a call, which names its account, member, run and day; ``amount`` in the call's currency."""
     terms = call.terms
     return CallEvent(
         event_type=event_type,
@@ -731,20 +731,20 @@ def _apply(book: CallBook, payment_id: str, call: Call, *, now: datetime, actor:
     amount = min(book.payments[payment_id].unallocated, call.outstanding)
     if amount > 0 and call.is_live:
         book.record(
-            _about(call, EventType.PAYMENT_APPLIED, now=now, actor=actor, amount=amount, reference=payment_id)
+            event_about(call, EventType.PAYMENT_APPLIED, now=now, actor=actor, amount=amount, reference=payment_id)
         )  # fmt: skip
 
 
 def _cancel(book: CallBook, call: Call, reason: str, *, now: datetime, policy: CallPolicy) -> None:
     actor = _policy_actor(policy)
-    book.record(_about(call, EventType.CANCELLED, now=now, actor=actor, reason=reason))
+    book.record(event_about(call, EventType.CANCELLED, now=now, actor=actor, reason=reason))
     _release_all(book, call, now=now, actor=actor)
 
 
 def _release_all(book: CallBook, call: Call, *, now: datetime, actor: str) -> None:
     for payment_id, amount in sorted(call.applied.items()):
         book.record(
-            _about(call, EventType.PAYMENT_RELEASED, now=now, actor=actor, amount=amount, reference=payment_id)
+            event_about(call, EventType.PAYMENT_RELEASED, now=now, actor=actor, amount=amount, reference=payment_id)
         )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
@@ -14,8 +13,7 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.delivery.channel import plain_detail
 from margin_tasks.delivery.media import media_type
 from margin_tasks.delivery.parcel import ChannelName, Outcome, Parcel, Receipt
-
-_ATTEMPTS = 3
+from margin_tasks.sources.object_store import open_object_store
 
 
 class ObjectStoreChannel:
@@ -46,7 +44,7 @@ class ObjectStoreChannel:
         letter = f"s3://{self._root / contents[-1][0]}"
         written = 0
         try:
-            store = _open_s3(self._timeout_seconds)
+            store = open_object_store(connect_seconds=self._timeout_seconds, request_seconds=self._timeout_seconds)
             for place, body in contents:
                 held = _object(store, str(self._root / place))
                 if held is None:
@@ -79,18 +77,3 @@ def _object(store: pafs.FileSystem, path: str) -> bytes | None:
 def _put(store: pafs.FileSystem, path: str, body: bytes) -> None:
     with store.open_output_stream(path, metadata={"Content-Type": media_type(path)}) as stream:
         stream.write(body)
-
-
-def _open_s3(timeout_seconds: float) -> pafs.FileSystem:
-    """Open the store that the ``AWS_`` variables name: those of the landing place and of the lake."""
-    settings: dict[str, Any] = {
-        "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        "connect_timeout": timeout_seconds,
-        "request_timeout": timeout_seconds,
-        "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        address = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-        settings |= {"endpoint_override": address.netloc, "scheme": address.scheme}
-    return pafs.S3FileSystem(**settings)

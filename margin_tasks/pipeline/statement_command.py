@@ -41,13 +41,19 @@ def statement(
     from margin_tasks.pipeline.inquiries import run_in_force
     from margin_tasks.pipeline.lake_access import lake
     from margin_tasks.pipeline.run import checked_business_date, checked_session
+    from margin_tasks.pipeline.workspace import run_on_file
     from margin_tasks.reporting.statement import statement_json, statement_lines
 
     here = at_home(home)
     day = checked_business_date(business_date) if business_date else None
     with lake(here, holder="statement", is_read_only=True) as opened:
         standing = run_in_force(opened, business_date=day, session=checked_session(session))
-        run = statements.run_of(here, standing)
+        run = run_on_file(
+            here.home,
+            business_date=standing["business_date"],
+            session=standing["session"],
+            run_id=standing["run_id"],
+        )
         context, found = statements.account_document(opened, here, run, account_id)
     written = {html_file: found.html.encode("utf-8"), csv_file: found.csv}
     if xml_file is not None:

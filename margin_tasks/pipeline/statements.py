@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -188,21 +187,6 @@ def all_documents(
         context=context, tables=tables, record=record_of_calls(opened, run), previous=previous_day(opened, run)
     )
     return (statement_files(statement, context) for statement in statements)
-
-
-def run_of(here: Settings, standing: Mapping[str, object]) -> Run:
-    """The run of a row of ``audit.runs``, as its workspace keeps it.
-
-    Raises:
-        MarginError: NOT_FOUND when the workspace is not under the home.
-    """
-    place = Path("runs") / str(standing["business_date"]) / str(standing["session"]) / str(standing["run_id"])
-    path = here.home / place / "run.json"
-    if not path.is_file():
-        raise MarginError(
-            FailureReason.NOT_FOUND, f"the workspace of run {standing['run_id']} is not under {here.home}"
-        )
-    return Run.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 # --- the message -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def run_on_file(home: Path, *, business_date: date, session: str, run_id: str) -> Run:
+    """Return a run as its workspace keeps it.
+
+    Raises:
+        MarginError: NOT_FOUND when the workspace is not under the home.
+    """
+    path = home / "runs" / business_date.isoformat() / session / run_id / "run.json"
+    if not path.is_file():
+        raise MarginError(FailureReason.NOT_FOUND, f"the workspace of run {run_id} is not under {home}")
+    return Run.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 class Workspace:

@@ -28,6 +28,7 @@ from margin_tasks.contracts.failures import FailureReason
 from margin_tasks.contracts.tables import FEEDS, Table
 from margin_tasks.sources.content import Content, read_csv, read_parquet
 from margin_tasks.sources.delivery import FILE_COLUMN, FeedDelivery, SourceError
+from margin_tasks.sources.object_store import open_object_store
 
 SUCCESS_MARKER = "_SUCCESS"
 MANIFEST_NAME = "_manifest.json"
@@ -35,7 +36,6 @@ SUFFIXES = (".csv", ".parquet")
 
 _CONNECT_TIMEOUT_SECONDS = 10.0
 _REQUEST_TIMEOUT_SECONDS = 60.0
-_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,21 +237,8 @@ def _open_filesystem(place: str) -> tuple[pafs.FileSystem, str, str]:
             "give endpoint and credentials in the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...)",
         )
     root = f"{address.netloc}{address.path}".rstrip("/")
-    return _open_s3(), root, f"s3://{root}"
-
-
-def _open_s3() -> pafs.FileSystem:
-    settings: dict[str, Any] = {
-        "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-        "request_timeout": _REQUEST_TIMEOUT_SECONDS,
-        "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        address = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-        settings |= {"endpoint_override": address.netloc, "scheme": address.scheme}
-    return pafs.S3FileSystem(**settings)
+    store = open_object_store(connect_seconds=_CONNECT_TIMEOUT_SECONDS, request_seconds=_REQUEST_TIMEOUT_SECONDS)
+    return store, root, f"s3://{root}"
 
 
 def _read_content(data: bytes, table: Table, *, file: str) -> Content:

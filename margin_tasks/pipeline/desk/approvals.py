@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 from margin_tasks.calls import handling
-from margin_tasks.calls.events import CallEvent, CallTerms
+from margin_tasks.calls.events import CallTerms
 from margin_tasks.calls.lifecycle import Call
 from margin_tasks.contracts.call_vocabulary import CallState, EventType
 from margin_tasks.contracts.failures import FailureReason, MarginError
@@ -26,6 +26,7 @@ from margin_tasks.pipeline.desk.log import append, calls_table, changed_book, re
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.run_record import SCHEDULER
 from margin_tasks.pipeline.settings import Settings
+from margin_tasks.pipeline.workspace import run_on_file
 from margin_tasks.warehouse.lake import Lake
 
 APPROVE, REJECT = "Approve", "Reject"
@@ -123,7 +124,12 @@ def ask(
         approvers = tuple(name for name in here.approvers if name not in barred and name.lower() not in _NOBODY)
         reason = f"task {task.task_id}[{task.map_index}] of {task.dag_id} {task.run_id}"
         if not _is_noted(opened, call_id, task.ti_id, EventType.APPROVAL_REQUESTED):
-            book.record(_event(call, EventType.APPROVAL_REQUESTED, reference=task.ti_id, reason=reason, now=now))
+            book.record(
+                handling.event_about(
+                    call, EventType.APPROVAL_REQUESTED, now=now, actor="call approval", reference=task.ti_id,
+                    reason=reason,
+                )
+            )  # fmt: skip
         question = Question(
             call_id=call_id,
             subject=f"Margin call {call_id}: {_money(call.terms.amount, call.terms.currency)}",
@@ -331,8 +337,11 @@ def _recorded(opened: Lake, call_id: str, answer: HumanAnswer) -> dict[str, Any]
 
 def _is_of_scheduler(here: Settings, terms: CallTerms) -> bool:
     """Whether the names behind a call are those of Airflow, which a login of this machine cannot be held against."""
-    path = here.home / "runs" / terms.business_date.isoformat() / terms.session / terms.run_id / "run.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["runner"] == SCHEDULER
+    try:
+        run = run_on_file(here.home, business_date=terms.business_date, session=terms.session, run_id=terms.run_id)
+    except MarginError:
+        return False  # a home that was moved without its runs: what stands behind the call is in the lake
+    return run.runner == SCHEDULER
 
 
 def _is_done(opened: Lake, call_id: str, approval_id: str) -> bool:
@@ -366,15 +375,6 @@ def _approval_row(
         "business_date": terms.business_date,
         "session": terms.session,
     }
-
-
-def _event(call: Call, event_type: EventType, *, reference: str, reason: str, now: datetime) -> CallEvent:
-    terms = call.terms
-    return CallEvent(
-        event_type=event_type, occurred_at=now, recorded_at=now, actor="call approval", call_id=terms.call_id,
-        account_id=terms.account_id, member_id=terms.member_id, reference=reference, reason=reason,
-        run_id=terms.run_id, business_date=terms.business_date, session=terms.session,
-    )  # fmt: skip
 
 
 def _body(opened: Lake, call: Call, *, barred: frozenset[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -211,8 +210,7 @@ def respond(
 ) -> int:
     """Take up a member's answer, as told by telephone or mail."""
     from margin_tasks.calls.handling import IncomingReply, ReplyKind
-    from margin_tasks.pipeline.desk import actions, overview
-    from margin_tasks.pipeline.lake_access import lake
+    from margin_tasks.pipeline.desk import actions
 
     here, now = at_home(home), _now()
     said = f"{call_id}|{member_id}|{kind}|{amount}|{reason}|{now.isoformat()}"
@@ -226,7 +224,7 @@ def respond(
         reason="; ".join(part for part in (reason, f"taken up by {person()}") if part),
     )
     actions.receive(here, replies=[reply], now=now)
-    return _event_of(here, reply.reply_id, overview, lake, as_json=as_json)
+    return _event_of(here, reply.reply_id, as_json=as_json)
 
 
 @call.command()
@@ -250,8 +248,7 @@ def pay(
 ) -> int:
     """Take up a payment that the bank has confirmed; the same identifier counts once."""
     from margin_tasks.calls.handling import IncomingPayment
-    from margin_tasks.pipeline.desk import actions, overview
-    from margin_tasks.pipeline.lake_access import lake
+    from margin_tasks.pipeline.desk import actions
 
     if account_id is None and call_id is None:
         raise click.UsageError("state --account or --call")
@@ -267,11 +264,14 @@ def pay(
         actor=f"settlement bank, taken up by {person()}",
     )
     actions.receive(here, payments=[payment], now=now)
-    return _event_of(here, payment_id, overview, lake, as_json=as_json)
+    return _event_of(here, payment_id, as_json=as_json)
 
 
-def _event_of(here: Settings, reference: str, overview: Any, lake: Callable[..., Any], *, as_json: bool) -> int:
+def _event_of(here: Settings, reference: str, *, as_json: bool) -> int:
     """Show the events that a payment or answer made; exit code 2 where it was refused."""
+    from margin_tasks.pipeline.desk import overview
+    from margin_tasks.pipeline.lake_access import lake
+
     overview.write_pages(here, now=_now())
     with lake(here, holder="call desk", is_read_only=True) as opened:
         events = opened.query(

@@ -36,7 +36,7 @@ from margin_tasks.pipeline.inquiries import run_in_force
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.run import Run, checked_business_date
 from margin_tasks.pipeline.settings import Settings
-from margin_tasks.pipeline.workspace import whole_file
+from margin_tasks.pipeline.workspace import run_on_file, whole_file
 
 SAMPLE_DAY = "2026-02-05"
 FOLDER = "demo-calls"
@@ -255,8 +255,7 @@ def _published_run(here: Settings) -> Run:
             if error.reason != FailureReason.NOT_FOUND or attempt == "made":
                 raise
         else:
-            path = here.home / "runs" / SAMPLE_DAY / "EOD" / found["run_id"] / "run.json"
-            return Run.model_validate_json(path.read_text(encoding="utf-8"))
+            return run_on_file(here.home, business_date=day, session="EOD", run_id=found["run_id"])
         from margin_tasks.pipeline.run_command import run_day
 
         click.echo(f"no published run of {SAMPLE_DAY} in {here.home}: making one", err=True)

@@ -18,7 +18,7 @@ from typing import Any
 from margin_tasks.calls import handling
 from margin_tasks.calls.lifecycle import Call, CallBook
 from margin_tasks.calls.policy import call_policy_in_force
-from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.failures import MarginError
 from margin_tasks.contracts.frames import from_arrow
 from margin_tasks.contracts.tables import FEEDS, RISK
 from margin_tasks.delivery import (
@@ -41,7 +41,7 @@ from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.run import Run
 from margin_tasks.pipeline.settings import Settings
-from margin_tasks.pipeline.workspace import Workspace
+from margin_tasks.pipeline.workspace import Workspace, run_on_file
 from margin_tasks.warehouse.lake import Lake
 
 DOCUMENT = "notice"
@@ -134,11 +134,7 @@ def _claim(here: Settings, ways: Sequence[Channel], *, clock: Clock, leave: set[
             claimed.append(_claimed(call, parcel, due, earlier=earlier, policy=policy, started_at=_aware(clock())))
             if len(claimed) == BATCH:
                 break
-        append(opened, book, author="delivery: claim")
-        if claimed:
-            rows = [_row(each.call, claim, phase="started") for each in claimed for claim in each.claims]
-            table = calls_table("deliveries", rows)
-            opened.record(schema="calls", tables={"deliveries": table}, author="delivery", message="notices claimed")
+        _append(opened, book, [_row(each.call, claim, phase="started") for each in claimed for claim in each.claims])
         return claimed
 
 
@@ -210,15 +206,18 @@ def _settle(here: Settings, claimed: Sequence[_Claimed], ended: Iterable[Attempt
             each = by_parcel[attempt.parcel_id]
             rows.append(_row(each.call, attempt, phase="ended"))
             _note(book, each, attempt, now=clock())
-        more = {"deliveries": calls_table("deliveries", rows)} if rows else None
-        append(opened, book, author="delivery", more=more)
+        _append(opened, book, rows)
+
+
+def _append(opened: Lake, book: CallBook, attempts: Sequence[dict[str, Any]]) -> None:
+    """Append attempts, and the events that go with them, in one transaction."""
+    more = {"deliveries": calls_table("deliveries", attempts)} if attempts else None
+    append(opened, book, author="delivery", more=more)
 
 
 def _note(book: CallBook, claimed: _Claimed, attempt: Attempt, *, now: datetime) -> None:
     receipt = attempt.receipt
-    if receipt is None:
-        return
-    if receipt.outcome is not Outcome.SENT:
+    if receipt is None or receipt.outcome is not Outcome.SENT:
         return  # given up or tried again: the next claim says which
     handling.note_delivery(
         book,
@@ -322,18 +321,21 @@ def notice_parcel(here: Settings, opened: Lake, call: Call) -> Parcel:
     The documents are those that the run wrote. Where the call is due anew, or is a later version under the same
     figures, they are written again with what is in force.
     """
-    run = _run_of(here, call)
+    from margin_tasks.reporting.notices import file_stem
+
+    terms = call.terms
+    run = run_on_file(here.home, business_date=terms.business_date, session=terms.session, run_id=terms.run_id)
     parcel_id = parcel_identifier(call)
-    if parcel_id == call.terms.computed_call_id:
+    if parcel_id == file_stem(terms.computed_call_id):
         files = _written(Workspace(here.home, run).notices, parcel_id)
     else:
         files = _rendered(here, opened, call, run=run, stem=parcel_id)
     mail = files.pop(f"{parcel_id}.eml")
-    [account] = opened.query(_ACCOUNT, [call.terms.run_id, call.terms.account_id]).to_pylist()
+    [account] = opened.query(_ACCOUNT, [terms.run_id, terms.account_id]).to_pylist()
     files[f"{parcel_id}-colr.003.xml"] = dialogue.request_of(
         call,
         account=account,
-        policy=call_policy_in_force(call.terms.business_date),
+        policy=call_policy_in_force(terms.business_date),
         cut_off_at=run.cut_off_at,
     )
     headers = message_from_bytes(mail, policy=mail_policy)
@@ -345,17 +347,6 @@ def notice_parcel(here: Settings, opened: Lake, call: Call) -> Parcel:
         files=files,
         folder=f"{run.business_date.isoformat()}/{run.session}/{run.run_id}",
     )
-
-
-def _run_of(here: Settings, call: Call) -> Run:
-    terms = call.terms
-    path = here.home / "runs" / terms.business_date.isoformat() / terms.session / terms.run_id / "run.json"
-    if not path.is_file():
-        raise MarginError(
-            FailureReason.NOT_FOUND,
-            f"call {terms.call_id}: the workspace of run {terms.run_id} is not under {here.home}",
-        )
-    return Run.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def _written(folder: Path, stem: str) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,13 @@ from margin_tasks.pipeline.settings import Settings
 from margin_tasks.pipeline.workspace import whole_file
 from margin_tasks.warehouse.lake import Lake
 
-LATEST_PAGES = 6
+SHOWN_FOR = timedelta(days=1)
+"""So long after its last change a day without open calls still has its page written."""
 
+_SHOWN = """
+select distinct business_date, session from calls.current_calls
+where call_state not in ('SETTLED', 'CANCELLED', 'SUPERSEDED', 'DEFAULTED') or changed_at >= $1
+"""
 _CALLS = """
 select
     call_id, account_id, member_id, business_date, session, call_version, call_state, currency, call_amount,
@@ -182,7 +187,7 @@ def money_by_place(book: CallBook) -> dict[str, dict[str, Decimal]]:
 def write_pages(here: Settings, *, now: datetime, days: Collection[tuple[date, str]] | None = None) -> list[Path]:
     """Write the page of calls beside the day report of the runs of some days and sessions.
 
-    None: of those that have calls which have not ended, and of the latest ones.
+    None: of those that have calls which have not ended, or ended lately.
 
     The page is the only document of a run that is written again: it says at which instant it was.
     """
@@ -194,15 +199,12 @@ def write_pages(here: Settings, *, now: datetime, days: Collection[tuple[date, s
             "select run_id, business_date, session from audit.runs where status = 'published' and superseded_by is null"
             " order by business_date desc, session"
         ).to_pylist()
-        alive = {
-            (row["business_date"], row["session"])
-            for row in list_calls(opened)
-            if row["call_state"] not in ("SETTLED", "CANCELLED", "SUPERSEDED", "DEFAULTED")
-        }
-        shown = alive | {(run["business_date"], run["session"]) for run in standing[:LATEST_PAGES]}
+        if days is None:
+            shown = opened.query(_SHOWN, [now - SHOWN_FOR]).to_pylist()
+            days = {(row["business_date"], row["session"]) for row in shown}
         free = unallocated_payments(opened)
         for run in standing:
-            if (run["business_date"], run["session"]) not in (shown if days is None else days):
+            if (run["business_date"], run["session"]) not in days:
                 continue
             html = render_calls_page(
                 business_date=run["business_date"],

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any
 
 from margin_tasks.pipeline.desk import actions, approvals, dispatch, overview
-from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.run import Run, checked_business_date, checked_session
 from margin_tasks.pipeline.run_record import SCHEDULER, now
 from margin_tasks.pipeline.settings import settings
-
-SHOWN_FOR = timedelta(days=1)
-"""So long after its last change a day without open calls has its page written in every round."""
-
-_SHOWN = """
-select distinct business_date, session from calls.current_calls
-where call_state not in ('SETTLED', 'CANCELLED', 'SUPERSEDED', 'DEFAULTED') or changed_at >= $1
-"""
 
 
 def waiting_calls(*, business_date: str | None, session: str) -> list[str]:
@@ -53,7 +43,4 @@ def deliver() -> dict[str, int]:
 
 def show() -> int:
     """Write the pages of calls of every day with open or lately changed calls; return how many."""
-    here, at = settings(), now()
-    with lake(here, holder="calls page", is_read_only=True) as opened:
-        days = [(row["business_date"], row["session"]) for row in opened.query(_SHOWN, [at - SHOWN_FOR]).to_pylist()]
-    return len(overview.write_pages(here, now=at, days=days))
+    return len(overview.write_pages(settings(), now=now()))
