@@ -36,7 +36,7 @@ up: $(READY) ## Start Airflow with its pages on the same home
 test: $(READY) lint ## Run all checks and tests; those marked services start real servers
 	@echo "published cases";  $(BIN)/python -m pytest tests/reference
 	@echo "without servers";  $(BIN)/python -m pytest --ignore tests/reference -m "not services and not e2e" -n 2 --dist loadfile
-	@echo "with servers, and whole clearing days"; $(BIN)/python -m pytest -m "services or e2e"
+	@echo "with servers, and whole clearing days"; $(BIN)/python -m pytest tests/services tests/e2e -n 2 --dist loadfile
 
 test-fast: $(READY) ## Run the tests that need neither servers nor whole clearing days
 	@$(BIN)/python -m pytest -m "not services and not e2e" -n 2 --dist loadfile

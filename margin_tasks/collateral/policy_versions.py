@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import lru_cache
 from importlib import resources
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ class PolicyVersion(BaseModel):
 Policy = TypeVar("Policy", bound=PolicyVersion)
 
 
+@lru_cache(maxsize=32)
 def versions_on_file(model: type[Policy], *, package: str) -> tuple[Policy, ...]:
     """Every version in the ``definitions`` folder of ``package``, oldest effective date first."""
     versions = (

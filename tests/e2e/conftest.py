@@ -54,6 +54,9 @@ class Home:
         found: list[dict[str, Any]] = self.json("runs")
         return found
 
+    def published_runs(self) -> list[dict[str, Any]]:
+        return [run for run in self.runs() if run["status"] == "published"]
+
     def count(self, table: str) -> int:
         return int(self.json("query", f"select count(*) as n from {table}")[0]["n"])
 

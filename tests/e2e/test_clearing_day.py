@@ -5,13 +5,9 @@ from __future__ import annotations
 import email
 import email.policy
 import json
-import os
 import re
 import shutil
-import signal
-import time
 from collections import defaultdict
-from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -24,12 +20,8 @@ from tests.e2e.conftest import BUSINESS_DATE, Home
 pytestmark = pytest.mark.e2e
 
 
-def published_runs(home: Home) -> list[dict[str, object]]:
-    return [run for run in home.runs() if run["status"] == "published"]
-
-
 def test_the_day_is_published_with_reports_and_notices(published: Home) -> None:
-    first = published_runs(published)[0]
+    first = published.published_runs()[0]
     assert first["business_date"] == BUSINESS_DATE
     assert first["accounts"] >= 60
     assert first["calls"] >= 1
@@ -70,7 +62,7 @@ def test_a_demonstration_plays_the_life_of_the_calls_and_leaves_the_home_alone(p
 
 
 def test_the_manifest_names_inputs_code_parameters_and_outputs(published: Home) -> None:
-    first = published_runs(published)[0]
+    first = published.published_runs()[0]
     path = published.path / "runs" / BUSINESS_DATE / "EOD" / str(first["run_id"]) / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     assert manifest["content_hash"] == first["content_hash"]
@@ -85,7 +77,7 @@ def test_the_manifest_names_inputs_code_parameters_and_outputs(published: Home) 
 
 
 def test_every_requirement_is_the_sum_of_its_components(published: Home) -> None:
-    run_id = str(published_runs(published)[0]["run_id"])
+    run_id = str(published.published_runs()[0]["run_id"])
     sums: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
     for row in published.requirements(run_id):
         sums[row["rulebook_id"], row["account_id"], row["margin_type"]] += Decimal(row["amount"])
@@ -149,113 +141,11 @@ def test_a_query_reads_and_never_writes(published: Home) -> None:
 
 
 def test_a_second_run_supersedes_the_first_with_the_same_content(published: Home) -> None:
-    before = published_runs(published)
+    before = published.published_runs()
     done = published.margin("run", "--date", BUSINESS_DATE)
     assert "Supersedes" in done.stdout
-    runs = published_runs(published)
+    runs = published.published_runs()
     assert len(runs) == len(before) + 1
     assert runs[-2]["superseded_by"] == runs[-1]["run_id"]
     assert runs[-1]["superseded_by"] is None
     assert {run["content_hash"] for run in runs} == {runs[0]["content_hash"]}
-
-
-@pytest.mark.parametrize("file_format", ["csv", "parquet"])
-def test_a_landing_folder_gives_the_figures_of_the_sample(
-    published: Home, home: Home, landing_folder: Callable[[str], Path], file_format: str
-) -> None:
-    home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{landing_folder(file_format)}")
-    [run] = published_runs(home)
-    sample = published_runs(published)[0]
-    assert home.requirements(str(run["run_id"])) == published.requirements(str(sample["run_id"]))
-
-
-def test_two_runs_at_once_wait_for_each_other(home: Home) -> None:
-    both = [home.start("run", "--date", BUSINESS_DATE) for _ in range(2)]
-    printed = [process.communicate(timeout=900)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed
-    assert sum("waiting for" in text for text in printed) == 1
-    first, second = published_runs(home)
-    assert first["content_hash"] == second["content_hash"]
-    assert first["superseded_by"] == second["run_id"]
-
-
-@pytest.mark.parametrize("stage", ["build inputs", "margin 2", "load figures", "publish"])
-def test_a_killed_run_leaves_nothing_and_the_next_one_is_undisturbed(published: Home, home: Home, stage: str) -> None:
-    killed = home.start("run", "--date", BUSINESS_DATE)
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if stage in line:
-            time.sleep(0.2)
-            os.kill(killed.pid, signal.SIGKILL)
-            break
-    killed.wait(timeout=60)
-    killed.stdout.close()
-    assert killed.returncode == -signal.SIGKILL
-    home.margin("run", "--date", BUSINESS_DATE)
-    abandoned, finished = home.runs()
-    assert abandoned["status"] == "abandoned"
-    assert finished["status"] == "published"
-    assert finished["content_hash"] == published_runs(published)[0]["content_hash"]
-    assert home.json("query", "select distinct run_id from risk.requirements") == [{"run_id": finished["run_id"]}]
-
-
-def test_refused_input_stops_the_run_before_any_figure(home: Home, landing_folder: Callable[[str], Path]) -> None:
-    folder = landing_folder("csv")
-    positions = folder / "positions.csv"
-    lines = positions.read_text(encoding="utf-8").splitlines(keepends=True)
-    positions.write_text("".join([*lines, lines[1]]), encoding="utf-8")
-    refused = home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{folder}", check=False)
-    assert refused.returncode == 2
-    assert "DUPLICATE_KEY" in refused.stderr
-    [run] = home.runs()
-    assert run["status"] == "refused"
-    assert run["failure_reason"] == "DUPLICATE_KEY"
-    tables = home.json("query", "select table_name from duckdb_tables() where schema_name in ('risk', 'marts')")
-    for table in tables:
-        assert home.count(f"risk.{table['table_name']}") == 0
-    assert home.count("raw.findings") > 0
-
-
-def test_an_unreadable_position_is_derived_and_margined_conservatively(
-    published: Home, home: Home, landing_folder: Callable[[str], Path]
-) -> None:
-    folder = landing_folder("csv")
-    positions = folder / "positions.csv"
-    header, *rows = positions.read_text(encoding="utf-8").splitlines()
-    at = next(number for number, row in enumerate(rows) if "TAMA-H02,BTC-PERPETUAL" in row)
-    rows[at] = ",".join([*rows[at].split(",")[:-1], "x"])
-    positions.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{folder}")
-    statement = home.json("show", "account", "TAMA-H02")
-    usual = published.json("show", "account", "TAMA-H02")
-    assert statement["is_conservative"]
-    assert Decimal(statement["initial_margin"]) == Decimal(usual["initial_margin"]) * Decimal("1.5")
-    assert statement["settlement_amount"] == usual["settlement_amount"]
-    [finding] = home.json("query", "select \"row\", field, value from raw.findings where action = 'quarantined'")
-    assert finding == {"row": at + 2, "field": "quantity", "value": "x"}
-    [run] = published_runs(home)
-    assert run["quarantined_rows"] == 1
-
-
-def test_a_half_delivered_folder_is_waited_for(home: Home, landing_folder: Callable[[str], Path]) -> None:
-    folder = landing_folder("csv")
-    (folder / "_SUCCESS").unlink()
-    refused = home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{folder}", "--wait", "3", check=False)
-    assert refused.returncode == 2
-    assert "waiting for" in refused.stdout
-    assert "FEED_MISSING" in refused.stderr
-
-
-def test_wrong_requests_are_named(home: Home) -> None:
-    cases = {
-        ("run", "--date", "05.02.2026"): (2, "WRONG_BUSINESS_DATE"),
-        ("run", "--date", BUSINESS_DATE, "--session", "NIGHT"): (2, "INVALID_REQUEST"),
-        ("run", "--date", BUSINESS_DATE, "--source", "carrier-pigeon:x"): (2, "UNKNOWN_SOURCE"),
-        ("run", "--date", "1999-01-01"): (2, "INVALID_REQUEST"),
-        ("run", "--date", "2026-02-06"): (2, "NOT_FOUND"),
-        ("run",): (64, "--date"),
-    }
-    for arguments, (code, text) in cases.items():
-        done = home.margin(*arguments, check=False)
-        assert done.returncode == code, (arguments, done.stdout, done.stderr)
-        assert text in done.stderr

@@ -1,4 +1,4 @@
-"""A whole clearing day from a real database and from a real object store gives the figures of the sample."""
+"""A whole clearing day from files, a real database or a real object store gives the figures of the sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.services.conftest import (  # fixtures: servers started and stopped b
     postgres_url,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.services]
+pytestmark = pytest.mark.e2e
 __all__ = ["_store_server", "object_store", "postgres_url"]
 
 SQL_TYPES = {
@@ -56,6 +56,15 @@ def load_into_database(url: str, folder: Path) -> None:
     engine.dispose()
 
 
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_a_landing_folder_gives_the_figures_of_the_sample(
+    published: Home, home: Home, landing_folder: Callable[[str], Path], file_format: str
+) -> None:
+    home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{landing_folder(file_format)}")
+    assert requirements_of_the_only_run(home) == requirements_of_the_sample(published)
+
+
+@pytest.mark.services
 def test_a_database_gives_the_figures_of_the_sample(
     published: Home, home: Home, landing_folder: Callable[[str], Path], postgres_url: str
 ) -> None:
@@ -66,6 +75,7 @@ def test_a_database_gives_the_figures_of_the_sample(
     assert found.stdout == "", "the password of the database was written down"
 
 
+@pytest.mark.services
 def test_an_object_store_gives_the_figures_of_the_sample(
     published: Home, home: Home, landing_folder: Callable[[str], Path], object_store: ObjectStore
 ) -> None:
