@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,6 +18,9 @@ from tests.services.airflow_server import Airflow, running_airflow
 from tests.unit.desk_day import PublishedDay
 
 pytestmark = pytest.mark.services
+
+READING_SECONDS = 15.0
+"""What a person needs to read a question; one that is answered before the scheduler has seen it wait is asked again."""
 
 LARGE = Decimal(20_000_000)
 ACCOUNTS = ("A1", "A2", "A3", "A4", "A5")
@@ -163,6 +167,7 @@ def test_a_question_that_is_cleared_after_the_answer_is_asked_again(airflow: Air
     assert airflow.get("root", instance("approve", CLEARED))["id"] != first
     assert airflow.get("root", f"{instance('approve', CLEARED)}/hitlDetails")["responded_by_user"] is None
     assert of_call(day, CLEARED) == ("COMPUTED", [ASKED, ASKED], [])
+    time.sleep(READING_SECONDS)
     assert answer(airflow, "carol", CLEARED, "Approve") == 200
     assert ended(airflow, "release", CLEARED) == "success"
     assert of_call(day, CLEARED) == ("ISSUED", [ASKED, ASKED, ("APPROVED", "carol")], ["carol"])

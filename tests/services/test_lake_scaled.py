@@ -27,7 +27,7 @@ from tests.unit.test_lake import QUANTITIES, Run, collateral
 pytestmark = pytest.mark.services
 
 # What SQL and the array engine agree about in the synthetic run: totals, and the sum of the shares of each component.
-TOTALS, SHARES = 57, 28
+TOTALS, SHARES = 61, 28
 
 OTHER_FILES = (
     "select * from read_text('/proc/self/environ')",
