@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from functools import lru_cache
 from importlib import resources
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -33,15 +33,16 @@ class PolicyVersion(BaseModel):
 Policy = TypeVar("Policy", bound=PolicyVersion)
 
 
-@lru_cache(maxsize=32)
 def versions_on_file(model: type[Policy], *, package: str) -> tuple[Policy, ...]:
     """Every version in the ``definitions`` folder of ``package``, oldest effective date first."""
-    versions = (
-        model.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        for file in resources.files(package).joinpath("definitions").iterdir()
-        if file.name.endswith(".yaml")
-    )
+    versions = (model.model_validate(document) for document in _documents(package))
     return tuple(sorted(versions, key=lambda policy: (policy.effective_date, policy.version)))
+
+
+@lru_cache(maxsize=32)
+def _documents(package: str) -> tuple[Any, ...]:
+    files = resources.files(package).joinpath("definitions").iterdir()
+    return tuple(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.name.endswith(".yaml"))
 
 
 def version_in_force(model: type[Policy], *, package: str, business_date: date) -> Policy:
