@@ -1,0 +1,1 @@
+"""Estimators, anti-procyclicality, back-tests: pure functions of arrays and frozen parameters."""
