@@ -1,0 +1,161 @@
+"""Tools that keep parameters from swinging with the market: buffer, stressed weight, long-run floor, speed limit.
+
+``base`` is what the model asks for day by day, positive, shape P at one day or T x P over a history; what comes back is
+what is published. A tool sees the day and its own state of the day before, nothing later. The state is handed in and
+out, so that a day can be repeated and a history continued exactly where it stopped. Source: RTS 153/2013 art. 28(1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from margin_tasks.calibration.procyclicality import positive_history
+from margin_tasks.contracts.failures import FailureReason, MarginError
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+LEAST_BUFFER = 0.25
+LEAST_STRESSED_WEIGHT = 0.25
+
+
+# --- (a) a buffer that may be used up --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BufferState:
+    """State of the buffer after a day, shape P: what was published, and the level kept since stress began.
+
+    ``frozen`` is NaN in calm.
+    """
+
+    published: FloatArray
+    frozen: FloatArray
+
+
+def buffered(
+    base: FloatArray, *, is_stressed: BoolArray, state: BufferState | None, share: float = LEAST_BUFFER
+) -> BufferState:
+    """Publish one day.
+
+    In calm ``(1 + share) base``. From the first day of stress the level published last is kept, and the base may use
+    the buffer up: ``max(base, frozen)``. Once stress is over the buffer is built again, at once.
+
+    Args:
+        base: what the model asks for, shape P.
+        is_stressed: whether the buffer may be used today, by a rule that knows no later day, shape P.
+        state: of the day before; None on the first day, whose stress finds a full buffer.
+        share: buffer over the base, at least 25 %.
+
+    Raises:
+        MarginError: INVALID_REQUEST for a share below 25 % or a base that is not positive.
+    """
+    if not LEAST_BUFFER <= share < np.inf:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"a buffer of {share} is below {LEAST_BUFFER}, art. 28(1)(a)")
+    asked = positive_history(np.atleast_1d(base), least_days=1)
+    stressed = np.broadcast_to(np.asarray(is_stressed, dtype=np.bool_), asked.shape)
+    full = (1.0 + share) * asked
+    before = state or BufferState(published=full, frozen=np.full(asked.shape, np.nan))
+    kept = np.where(np.isnan(before.frozen), before.published, before.frozen)
+    return BufferState(
+        published=np.where(stressed, np.maximum(asked, kept), full), frozen=np.where(stressed, kept, np.nan)
+    )
+
+
+def buffered_history(
+    base: FloatArray, *, is_stressed: BoolArray, state: BufferState | None = None, share: float = LEAST_BUFFER
+) -> tuple[FloatArray, BufferState]:
+    """Publish a history of shape T x P, day by day; what was published, shape T x P, and the state after it."""
+    asked = positive_history(base, least_days=1)
+    stressed = np.broadcast_to(np.asarray(is_stressed, dtype=np.bool_), asked.shape)
+    published = np.empty_like(asked)
+    for day in range(len(asked)):  # the buffer of a day is what the day before has left of it
+        state = buffered(asked[day], is_stressed=stressed[day], state=state, share=share)
+        published[day] = state.published.reshape(asked[day].shape)
+    if state is None:
+        raise ValueError("a history has at least one day")
+    return published, state
+
+
+def remaining_buffer(published: FloatArray, base: FloatArray) -> FloatArray:
+    """Share of the base that is published above it."""
+    return np.asarray(published / base - 1.0)
+
+
+# --- (b) and (c) -----------------------------------------------------------------------------------------------------
+
+
+def stressed_weight(base: FloatArray, *, stressed: FloatArray, weight: float = LEAST_STRESSED_WEIGHT) -> FloatArray:
+    """Give stressed observations a weight: ``(1 - weight) base + weight stressed``.
+
+    Raises:
+        MarginError: INVALID_REQUEST for a weight outside [25 %, 1].
+    """
+    if not LEAST_STRESSED_WEIGHT <= weight <= 1.0:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            f"a weight of {weight} is not in [{LEAST_STRESSED_WEIGHT}, 1] (art. 28(1)(b))",
+        )
+    asked, worst = positive_history(base, least_days=1), np.asarray(stressed, dtype=np.float64)
+    return np.asarray((1.0 - weight) * asked + weight * worst)
+
+
+def floored(base: FloatArray, *, floor: FloatArray) -> FloatArray:
+    """Publish no less than what the unweighted volatility of ten years asks for."""
+    lowest = np.asarray(floor, dtype=np.float64)
+    if not (np.isfinite(lowest).all() and (lowest >= 0.0).all()):
+        raise MarginError(FailureReason.INVALID_REQUEST, "a floor is finite and not negative")
+    return np.asarray(np.maximum(positive_history(base, least_days=1), lowest))
+
+
+# --- a speed limit ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limited:
+    """What is published under a speed limit, shape P or T x P.
+
+    ``withheld``: asked for and not yet published; negative where a fall is still to come.
+    """
+
+    published: FloatArray
+    withheld: FloatArray
+
+
+def speed_limited(base: FloatArray, *, before: FloatArray, most_up: float, most_down: float) -> Limited:
+    """Move from what was published the day before towards the base, by no more than a share of it.
+
+    A limit on rises under-margins for as long as it binds; ``withheld`` says by how much, and is what a charge beside
+    the parameter has to cover.
+
+    Args:
+        base: what the model asks for today, shape P.
+        before: what was published the day before, shape P.
+        most_up: largest rise, as a share of ``before``; infinite for none.
+        most_down: largest fall, as a share of ``before``, in [0, 1].
+
+    Raises:
+        MarginError: INVALID_REQUEST for limits outside their ranges, or levels that are not positive.
+    """
+    if not (most_up > 0.0 and 0.0 <= most_down <= 1.0):
+        raise MarginError(FailureReason.INVALID_REQUEST, f"limits of {most_up} up and {most_down} down")
+    asked = positive_history(np.atleast_1d(base), least_days=1)
+    last = positive_history(np.atleast_1d(before), least_days=1)
+    published = np.clip(asked, last * (1.0 - most_down), last * (1.0 + most_up))
+    return Limited(published=published, withheld=asked - published)
+
+
+def speed_limited_history(
+    base: FloatArray, *, most_up: float, most_down: float, before: FloatArray | None = None
+) -> Limited:
+    """Publish a history of shape T x P under a speed limit; its first day is not limited where nothing was before."""
+    asked = positive_history(base, least_days=1)
+    published = np.empty_like(asked)
+    last = asked[0] if before is None else before
+    for day in range(len(asked)):  # each day starts from what the day before has published
+        moved = speed_limited(asked[day], before=last, most_up=most_up, most_down=most_down).published
+        last = published[day] = moved.reshape(asked[day].shape)
+    return Limited(published=published, withheld=asked - published)
