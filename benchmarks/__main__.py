@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import scipy
 
-from benchmarks import chart, kernel, risk_step, rulebooks
+from benchmarks import calibration, chart, kernel, risk_step, rulebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "build" / "bench.json"
@@ -40,12 +40,15 @@ def main() -> None:
         "kernel": kernel.measure(),
         "risk_step": risk_step.measure(),
         "rulebooks": rulebooks.measure(),
+        "calibration": calibration.measure(),
     }
     print(kernel.table(figures["kernel"]))
     print()
     print(risk_step.table(figures["risk_step"]))
     print()
     print(rulebooks.table(figures["rulebooks"]))
+    print()
+    print(calibration.table(figures["calibration"]))
     FIGURES.parent.mkdir(exist_ok=True)
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     CHART.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,179 @@
+"""Forecasts of a rolling window for many portfolios, and the verdict of history on them.
+
+Row t of a forecast is known after the close of day t and is for the days after it: it has seen rows 0 to t and nothing
+later. Losses are positive. A window slides through sorted losses, one out and one in, so that a day costs the same
+whatever the length of the history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from margin_tasks.calibration.backtests.adequacy import AdequacySummary, adequacy, summary
+from margin_tasks.calibration.backtests.coverage import (
+    LikelihoodRatio,
+    coverage_interval,
+    independence,
+    non_overlapping,
+    probability_of_as_many,
+    proportion_of_failures,
+    transitions,
+    zones,
+)
+from margin_tasks.calibration.procyclicality import Swing, swing
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.risk.estimators import ewma_variance
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecasts:
+    """Value at risk and expected shortfall, shape T x P, NaN before the first window is full."""
+
+    value_at_risk: FloatArray
+    expected_shortfall: FloatArray
+    window: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What history says about margins, one entry for each portfolio.
+
+    ``interval``: coverage, lower and upper end at 95 %, over all judged days. ``frequency``, ``too_many``, ``scatter``
+    and ``zone`` are those of the sample of non-overlapping horizons that looks worst.
+    """
+
+    figures: AdequacySummary
+    interval: tuple[FloatArray, FloatArray, FloatArray]
+    frequency: LikelihoodRatio
+    too_many: FloatArray
+    scatter: LikelihoodRatio
+    zone: NDArray[np.object_]
+    swing: Swing
+
+
+def historical_forecasts(pnl: FloatArray, *, window: int, level: float) -> Forecasts:
+    """Tail of the last ``window`` days, each counting the same; as ``risk.estimators.historical_tail`` on every window.
+
+    Args:
+        pnl: gain positive, shape T x P, the earliest day first.
+        window: days looked back, at least 2 and at most T.
+        level: confidence, inside (0, 1).
+
+    Raises:
+        MarginError: INVALID_REQUEST for P&L that is not finite, or a window that does not fit.
+    """
+    losses = _losses(pnl, window=window, level=level)
+    quantile, beyond = _rolling_tail(losses, window=window, level=level)
+    return Forecasts(value_at_risk=quantile, expected_shortfall=beyond, window=window)
+
+
+def filtered_forecasts(pnl: FloatArray, *, window: int, level: float, decay: float) -> Forecasts:
+    """Filtered historical simulation: losses of the window in units of their day's volatility, at that of tomorrow.
+
+    Volatility is exponentially weighted and starts on the mean square of the first window, before whose end nothing is
+    forecast. Arguments and errors as for :func:`historical_forecasts`; ``decay`` inside (0, 1).
+    """
+    losses = _losses(pnl, window=window, level=level)
+    first = np.mean(losses[:window] ** 2, axis=0)
+    if not (first > 0.0).all():
+        raise MarginError(FailureReason.INVALID_REQUEST, "a portfolio does not move in the first window: no volatility")
+    volatility = np.sqrt(ewma_variance(losses.T, decay=decay, seed=first)).T
+    quantile, beyond = _rolling_tail(losses / volatility[:-1], window=window, level=level)
+    return Forecasts(value_at_risk=quantile * volatility[1:], expected_shortfall=beyond * volatility[1:], window=window)
+
+
+def verdict(pnl: FloatArray, margin: FloatArray, *, window: int, horizon: int, probability: float) -> Verdict:
+    """Judge margins over a history, from the first day that has one.
+
+    Args:
+        pnl: gain positive, shape T x P.
+        margin: what was asked for after each day, shape T x P; rows before ``window - 1`` are not looked at.
+        window: days before the first margin, as of a :class:`Forecasts`.
+        horizon: days of the margin period of risk.
+        probability: of an exception on a day, as the confidence of the margin states it.
+
+    Raises:
+        MarginError: INVALID_REQUEST when no horizon has elapsed, or figures are not finite.
+    """
+    judged = adequacy(pnl[window - 1 :], margin[window - 1 :], horizon=horizon)
+    figures = summary(judged)
+    samples = non_overlapping(judged.judged, horizon=horizon)
+    # The sample with most exceptions is the verdict: the others share its days.
+    count = np.array([sample.sum(axis=0) for sample in samples])
+    worst = count.argmax(axis=0)
+    days = np.array([len(sample) for sample in samples])[worst]
+    most = np.take_along_axis(count, worst[None], axis=0)[0]
+    pairs = [transitions(np.asarray(sample, dtype=np.bool_)) for sample in samples]
+    scattered = [independence(each) for each in pairs]
+    statistic = np.take_along_axis(np.array([each.statistic for each in scattered]), worst[None], axis=0)[0]
+    return Verdict(
+        figures=figures,
+        interval=coverage_interval(figures.observations, figures.exceptions),
+        frequency=proportion_of_failures(days, most, probability=probability),
+        too_many=probability_of_as_many(days, most, probability=probability),
+        scatter=LikelihoodRatio.of(statistic, np.ones_like(worst)),
+        zone=zones(days, most, probability=probability),
+        swing=swing(margin[window - 1 :]),
+    )
+
+
+def _losses(pnl: FloatArray, *, window: int, level: float) -> FloatArray:
+    gained = np.asarray(pnl, dtype=np.float64)
+    if gained.ndim != 2 or not np.isfinite(gained).all():
+        raise MarginError(FailureReason.INVALID_REQUEST, "P&L is finite, by day and portfolio")
+    if not 2 <= window <= len(gained):
+        raise MarginError(FailureReason.INVALID_REQUEST, f"a window of {window} days in {len(gained)} days")
+    if not 0.0 < level < 1.0:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"level {level} is not inside (0, 1)")
+    return -gained
+
+
+def _rolling_tail(losses: FloatArray, *, window: int, level: float) -> tuple[FloatArray, FloatArray]:
+    """Type 7 quantile, and mean of what lies beyond it, of every full window; shape T x P, NaN before."""
+    quantile, beyond = np.full(losses.T.shape, np.nan), np.full(losses.T.shape, np.nan)
+    # By portfolio, so that a window lies in one piece.
+    _slide(np.ascontiguousarray(losses.T), window, level, quantile, beyond)
+    return quantile.T, beyond.T
+
+
+@njit(cache=True, error_model="numpy")
+def _slide(losses: FloatArray, window: int, level: float, quantile: FloatArray, beyond: FloatArray) -> None:
+    place = level * (window - 1)
+    below = int(np.floor(place))
+    above = min(below + 1, window - 1)
+    share = place - below
+    for portfolio in range(losses.shape[0]):
+        ordered = np.sort(losses[portfolio, :window])
+        for day in range(window - 1, losses.shape[1]):
+            if day >= window:
+                _replace(ordered, losses[portfolio, day - window], losses[portfolio, day])
+            # As NumPy interpolates: from the nearer end, so that equal ends give themselves.
+            step = ordered[above] - ordered[below]
+            reached = ordered[above] - step * (1.0 - share) if share >= 0.5 else ordered[below] + step * share
+            total, count, at = 0.0, 0, window - 1
+            while at >= 0 and ordered[at] > reached:
+                total += ordered[at]
+                count += 1
+                at -= 1
+            quantile[portfolio, day] = reached
+            beyond[portfolio, day] = total / count if count > 0 else reached
+
+
+@njit(cache=True, error_model="numpy")
+def _replace(ordered: FloatArray, leaving: float, entering: float) -> None:
+    """Take one loss out of a sorted window and put another one in its place."""
+    at = np.searchsorted(ordered, leaving)
+    last = len(ordered) - 1
+    while at < last and ordered[at + 1] < entering:
+        ordered[at] = ordered[at + 1]
+        at += 1
+    while at > 0 and ordered[at - 1] > entering:
+        ordered[at] = ordered[at - 1]
+        at -= 1
+    ordered[at] = entering
