@@ -18,7 +18,7 @@ from margin_tasks.calls.lifecycle import POLICY_ACTOR, Call, CallBook, Transitio
 from margin_tasks.calls.policy import ApprovalTerms, CallPolicy
 from margin_tasks.collateral.amounts import ZERO
 from margin_tasks.contracts.call_vocabulary import CallState, EventType
-from margin_tasks.contracts.failures import FailureReason
+from margin_tasks.contracts.failures import FailureReason, MarginError
 
 BANK_ACTOR = "settlement bank"
 
@@ -674,11 +674,11 @@ def found(book: CallBook, call_id: str) -> Call:
     """The call of this name.
 
     Raises:
-        TransitionError: there is none.
+        MarginError: UNKNOWN_CALL.
     """
     call = book.calls.get(call_id)
     if call is None:
-        raise TransitionError(f"call {call_id} is not in the register; margin call list shows what is")
+        raise MarginError(FailureReason.UNKNOWN_CALL, f"{call_id} is not in the register; see margin call list")
     return call
 
 

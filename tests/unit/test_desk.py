@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from margin_tasks.calls.handling import IncomingPayment, IncomingReply, ReplyKind
+from margin_tasks.calls.handling import IncomingPayment, IncomingReply, ReplyKind, found
+from margin_tasks.calls.lifecycle import CallBook
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.desk import actions, inbox
 from margin_tasks.pipeline.desk.log import read_book, replay_all
@@ -265,3 +266,9 @@ def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedDay:
     settings.cache_clear()
     assert isinstance(NOW, datetime)
     return PublishedDay(home=tmp_path)
+
+
+def test_a_call_that_nobody_made_is_named() -> None:
+    with pytest.raises(MarginError, match="no-such-call") as caught:
+        found(CallBook(), "no-such-call")
+    assert caught.value.reason is FailureReason.UNKNOWN_CALL

@@ -252,6 +252,8 @@ def pay(
 
     if account_id is None and call_id is None:
         raise click.UsageError("state --account or --call")
+    if not payment_id.strip():
+        raise click.UsageError("PAYMENT_ID is empty: by it the bank's report of the same payment is known again")
     here, now = at_home(home), _now()
     payment = IncomingPayment(
         payment_id=payment_id,
