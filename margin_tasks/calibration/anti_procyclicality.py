@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from margin_tasks.calibration.procyclicality import positive_history
 from margin_tasks.contracts.failures import FailureReason, MarginError
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.instruments import BoolArray
 
 LEAST_BUFFER = 0.25
 LEAST_STRESSED_WEIGHT = 0.25
@@ -71,13 +69,11 @@ def buffered_history(
     """Publish a history of shape T x P, day by day; what was published, shape T x P, and the state after it."""
     asked = positive_history(base, least_days=1)
     stressed = np.broadcast_to(np.asarray(is_stressed, dtype=np.bool_), asked.shape)
-    published = np.empty_like(asked)
-    for day in range(len(asked)):  # the buffer of a day is what the day before has left of it
-        state = buffered(asked[day], is_stressed=stressed[day], state=state, share=share)
-        published[day] = state.published.reshape(asked[day].shape)
-    if state is None:
-        raise ValueError("a history has at least one day")
-    return published, state
+    states: list[BufferState] = []
+    for today, in_stress in zip(asked, stressed, strict=True):  # a day's buffer is what the day before has left of it
+        state = buffered(today, is_stressed=in_stress, state=state, share=share)
+        states.append(state)
+    return np.stack([each.published for each in states]).reshape(asked.shape), states[-1]
 
 
 def remaining_buffer(published: FloatArray, base: FloatArray) -> FloatArray:

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-
-FloatArray = NDArray[np.float64]
+from margin_tasks.pricing.black76 import FloatArray
 
 CHANGE_DAYS = (1, 5, 20)
 

@@ -26,9 +26,8 @@ from margin_tasks.calibration.backtests.coverage import (
 )
 from margin_tasks.calibration.procyclicality import Swing, swing
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.risk.estimators import ewma_variance
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,9 +108,8 @@ def verdict(pnl: FloatArray, margin: FloatArray, *, window: int, horizon: int, p
     worst = count.argmax(axis=0)
     days = np.array([len(sample) for sample in samples])[worst]
     most = np.take_along_axis(count, worst[None], axis=0)[0]
-    pairs = [transitions(np.asarray(sample, dtype=np.bool_)) for sample in samples]
-    scattered = [independence(each) for each in pairs]
-    statistic = np.take_along_axis(np.array([each.statistic for each in scattered]), worst[None], axis=0)[0]
+    scattered = np.array([independence(transitions(sample)).statistic for sample in samples])
+    statistic = np.take_along_axis(scattered, worst[None], axis=0)[0]
     return Verdict(
         figures=figures,
         interval=coverage_interval(figures.observations, figures.exceptions),

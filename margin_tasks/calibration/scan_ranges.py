@@ -7,11 +7,10 @@ published parameter files bear out.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-
-FloatArray = NDArray[np.float64]
+from margin_tasks.pricing.black76 import FloatArray
 
 
 def price_scan_range(

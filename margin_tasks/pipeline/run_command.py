@@ -21,6 +21,7 @@ from margin_tasks.pipeline.parameters import parameter_set_id
 from margin_tasks.pipeline.progress import progress_to, say
 from margin_tasks.pipeline.run import checked_business_date, checked_session, session_cut_off
 from margin_tasks.pipeline.settings import Settings
+from margin_tasks.pipeline.workspace import run_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def run_day(
     }
     # What cannot become a run is refused before Airflow is started for it.
     feed_source(conf["source"])
-    folder = here.home / "runs" / day.isoformat() / session / run_id
+    folder = run_folder(here.home, business_date=day, session=session, run_id=run_id)
     session_cut_off(day, session, cut_off)
     parameter_set_id(day)
     os.environ.update(airflow_runtime.airflow_environment(here, airflow_runtime.COMMAND_LINE_METADATA))

@@ -58,13 +58,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def run_folder(home: Path, *, business_date: date, session: str, run_id: str) -> Path:
+    """Return the folder of a run under a home, whether it is there or not."""
+    return home / "runs" / business_date.isoformat() / session / run_id
+
+
 def run_on_file(home: Path, *, business_date: date, session: str, run_id: str) -> Run:
     """Return a run as its workspace keeps it.
 
     Raises:
         MarginError: NOT_FOUND when the workspace is not under the home.
     """
-    path = home / "runs" / business_date.isoformat() / session / run_id / "run.json"
+    path = run_folder(home, business_date=business_date, session=session, run_id=run_id) / "run.json"
     if not path.is_file():
         raise MarginError(FailureReason.NOT_FOUND, f"the workspace of run {run_id} is not under {home}")
     return Run.model_validate_json(path.read_text(encoding="utf-8"))
@@ -74,7 +79,7 @@ class Workspace:
     """Files of one run under a home."""
 
     def __init__(self, home: Path, run: Run) -> None:
-        self.folder = home / "runs" / run.business_date.isoformat() / run.session / run.run_id
+        self.folder = run_folder(home, business_date=run.business_date, session=run.session, run_id=run.run_id)
         self.notices = self.folder / "notices"
 
     def write_table(self, name: str, table: pa.Table) -> FileReference:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.instruments import BoolArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +41,7 @@ class AdequacySummary:
     """Figures of PQD 6.5, one for each portfolio; amounts positive, NaN where there is nothing to average."""
 
     observations: int
-    exceptions: NDArray[np.int64]
+    exceptions: IntArray
     coverage: FloatArray
     peak_uncovered: FloatArray
     average_uncovered: FloatArray

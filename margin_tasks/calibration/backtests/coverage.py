@@ -18,15 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.instruments import BoolArray, IntArray
 
 GREEN_BELOW, YELLOW_BELOW = 0.95, 0.9999
 """Cumulative probabilities at which the zones of the traffic light begin (Basel Committee 1996, table 2)."""
 
-BASEL_DAYS, BASEL_PROBABILITY = 250, 0.01
+BASEL_DAYS = 250
 _PLUS_FACTORS = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.40, 0.50, 0.65, 0.75, 0.85, 1.0])
 
 
@@ -130,7 +128,7 @@ def coverage_interval(
 
     The days count as independent: of overlapping horizons take :func:`non_overlapping` samples.
     """
-    count, failed, _ = _checked(days, exceptions, 0.5)
+    count, failed = _counts(days, exceptions)
     if not 0.0 < confidence < 1.0:
         raise MarginError(FailureReason.INVALID_REQUEST, f"confidence {confidence} is not inside (0, 1)")
     tail = (1.0 - confidence) / 2.0
@@ -158,7 +156,7 @@ def zone_limits(days: int, *, probability: float) -> tuple[int, int]:
 
 def plus_factor(exceptions: ArrayLike) -> FloatArray:
     """Basel's addition to the multiplier for x exceptions in 250 days at 99 %; a clearing house uses the zone alone."""
-    _, failed, _ = _checked(BASEL_DAYS, exceptions, BASEL_PROBABILITY)
+    _, failed = _counts(BASEL_DAYS, exceptions)
     return np.asarray(_PLUS_FACTORS[np.minimum(failed.astype(int), len(_PLUS_FACTORS) - 1)])
 
 
@@ -217,7 +215,7 @@ def times_between_failures(is_exception: BoolArray, *, probability: float) -> Li
 # --- horizons of several days ----------------------------------------------------------------------------------------
 
 
-def non_overlapping(history: NDArray[np.generic], *, horizon: int) -> list[NDArray[np.generic]]:
+def non_overlapping(history: BoolArray, *, horizon: int) -> list[BoolArray]:
     """Split a history of overlapping horizons into ``horizon`` samples whose own windows do not overlap.
 
     Losses over h days that are looked at every day share h - 1 of them, so that one bad day makes up to h exceptions
@@ -258,13 +256,17 @@ def _probability(probability: ArrayLike) -> FloatArray:
     return expected
 
 
-def _checked(
-    days: ArrayLike, exceptions: ArrayLike, probability: ArrayLike
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _counts(days: ArrayLike, exceptions: ArrayLike) -> tuple[FloatArray, FloatArray]:
     count, failed = np.asarray(days, dtype=np.float64), np.asarray(exceptions, dtype=np.float64)
     is_whole = (count == np.floor(count)) & (failed == np.floor(failed))
     if not np.all(is_whole & (count >= 1) & (failed >= 0) & (failed <= count)):
         raise MarginError(
             FailureReason.INVALID_REQUEST, "exceptions are whole numbers from 0 to the days, of which there is one"
         )
-    return count, failed, _probability(probability)
+    return count, failed
+
+
+def _checked(
+    days: ArrayLike, exceptions: ArrayLike, probability: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    return *_counts(days, exceptions), _probability(probability)

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.instruments import IntArray
 
 SEED = 20_260_205
 PATHS = 200_000
