@@ -173,8 +173,12 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
         ("Quarantine", f"{entry['quarantined_rows']} rows"),
         ("Content hash", entry["content_hash"]),
         ("Day report", shown_path(here.home / "reports" / place / "day_report.html")),
-        ("Notices", shown_path(here.home / "outbox" / place)),
     ]
+    outbox = here.home / "outbox" / place
+    if outbox.is_dir():
+        lines.append(("Notices sent", shown_path(outbox)))
+    elif summary["calls"]:
+        lines.append(("Notices sent", "none: the calls stand since an earlier run, or wait for an approval"))
     if superseded:
         lines.insert(1, ("Supersedes", ", ".join(superseded)))
     click.echo("")

@@ -50,6 +50,8 @@ from margin_tasks.warehouse.lake import Lake
 Reference = dict[str, Any]
 
 DELIVERED = "delivered"
+IN_PROCESS = "dag_test"
+"""Whom Airflow states as the trigger of ``dag.test()``."""
 VALUED_TABLES = ("valuations", "scenarios", "risk_arrays", "collateral_terms")
 
 
@@ -124,6 +126,8 @@ def open_run(
     here = settings()
     day = checked_business_date(business_date)
     spec = without_address(source or here.source)
+    # Airflow names a stand-in, and no person, for a DAG that is run in the process of a command.
+    is_by_command = run_id is not None and started_by in (None, IN_PROCESS)
     run = Run(
         run_id=run_id or new_run_id(),
         business_date=day,
@@ -137,8 +141,8 @@ def open_run(
         parameter_set_id=parameter_set_id(day),
         feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
         # The command line gives its runs their identity; a run of the scheduler gives itself one.
-        runner=SCHEDULER if run_id is None else COMMAND_LINE,
-        started_by=started_by or (SCHEDULER if run_id is None else person()),
+        runner=COMMAND_LINE if is_by_command else SCHEDULER,
+        started_by=person() if is_by_command else started_by or SCHEDULER,
     )
     with _stage(run, "open", waiting_for="opening the run"):
         say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")
@@ -412,8 +416,7 @@ def issue_notices(reference: Reference, gated: Reference, figures: Reference) ->
         )
         written = write_notices(workspace.notices, notices)
         say(f"  {len(notices)} margin calls")
-        outbox = outbox_folder(settings(), run).relative_to(settings().home)
-        return {"files": [[str(outbox / path.name), sha256] for path, sha256 in written]}
+        return {"files": [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]}
 
 
 def publish_reports(
@@ -434,7 +437,7 @@ def publish_reports(
             context=report_context(settings(), run),
             tables={**tables, "run_inputs": _inputs(run, deliveries)},
             stages=stages,
-            notices_href=os.path.relpath(outbox_folder(settings(), run), folder),
+            notices_href=os.path.relpath(workspace.notices, folder),
         )
         reports = [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]
         return {"files": [*notices["files"], *statements, *reports]}
@@ -536,7 +539,8 @@ def register_calls(reference: Reference) -> Reference:
     run = Run.of(reference)
     with _stage(run, "register calls", waiting_for="entering the calls in the record"):
         registered = actions.register_calls(settings(), run, now=now())
-        say(f"  {len(registered.issued)} calls issued, {len(registered.waiting)} wait for an approval")
+        standing = f", {len(registered.standing)} stand as they were" if registered.standing else ""
+        say(f"  {len(registered.issued)} calls issued{standing}, {len(registered.waiting)} wait for an approval")
         return {**reference, "issued": len(registered.issued), "waiting": len(registered.waiting)}
 
 
@@ -574,11 +578,6 @@ def end_run(reference: Reference | None) -> None:
 
 
 # --- places ----------------------------------------------------------------------------------------------------------
-
-
-def outbox_folder(here: Settings, run: Run) -> Path:
-    """Where the notices of the run wait to be sent."""
-    return here.home / "outbox" / run.business_date.isoformat() / run.session / run.run_id
 
 
 def statement_folder(here: Settings, run: Run) -> Path:
