@@ -31,12 +31,12 @@ from margin_tasks.calibration.estimates.surfaces import (
 from margin_tasks.calibration.estimates.tails import LEAST_EXCEEDANCES, tail_shape
 from margin_tasks.calibration.policy import (
     CalibrationPolicy,
-    Significance,
     UnderlyingPolicy,
     calibration_policy_in_force,
 )
 from margin_tasks.calibration.tool_policy import ToolPolicy, ToolRecord, ToolState, published_day
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.contracts.parameter_vocabulary import Significance
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray
 from margin_tasks.risk.estimators import moments

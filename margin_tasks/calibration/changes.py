@@ -56,13 +56,13 @@ class Change:
 class Proposal:
     """A change as it was proposed; its terms never change.
 
-    ``values``: the complete set that would be in force. ``proposed_by``: who may not approve it.
+    ``set_values``: the complete set that would be in force. ``proposed_by``: who may not approve it.
     """
 
     proposal_id: str
     kind: ProposalKind
     changes: tuple[Change, ...]
-    values: Mapping[str, float]
+    set_values: Mapping[str, float]
     parent_set_id: str
     valid_from: date
     reason: str
@@ -74,7 +74,7 @@ class Proposal:
     @property
     def set_id(self) -> str:
         """Identifier of the values that it would put in force."""
-        return set_id(self.values)
+        return set_id(self.set_values)
 
     def digest(self) -> str:
         """SHA-256 over everything it says; the event that enters it holds it, so that no term can be changed later."""
@@ -210,7 +210,7 @@ class ParameterBook:
             return
         if not proposal.changes or proposal.set_id == proposal.parent_set_id:
             raise MarginError(FailureReason.INVALID_REQUEST, f"proposal {proposal.proposal_id} would change nothing")
-        if set(proposal.values) != set(self.filed):
+        if set(proposal.set_values) != set(self.filed):
             raise MarginError(
                 FailureReason.INVALID_REQUEST, f"proposal {proposal.proposal_id}: a set states every parameter"
             )
@@ -329,7 +329,7 @@ class ParameterBook:
         Parameters that files have gained since stand at the value of the files.
         """
         approved = self.approved()
-        last = approved[-1].proposal.values if approved else {}
+        last = approved[-1].proposal.set_values if approved else {}
         return {parameter: last.get(parameter, value) for parameter, value in self.filed.items()}
 
     def _objection(
@@ -378,14 +378,6 @@ class ParameterBook:
 def set_id(values: Mapping[str, float]) -> str:
     """SHA-256 over the values by name: the same values have the same identifier."""
     return _sha256({name: repr(float(value)) for name, value in values.items()})
-
-
-def significance_of(before: float, after: float, *, material: float, major: float) -> Significance:
-    """Class of a change by its size relative to the value before; thresholds as shares, the lower one inclusive."""
-    moved = abs(after / before - 1.0)
-    if moved >= major:
-        return Significance.MAJOR
-    return Significance.MATERIAL if moved >= material else Significance.MINOR
 
 
 def _illegal(message: str) -> MarginError:

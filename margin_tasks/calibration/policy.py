@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -15,17 +14,8 @@ from margin_tasks.calibration.estimates.scan_range import Regime
 from margin_tasks.calibration.estimates.surfaces import VolatilityRegime
 from margin_tasks.calibration.tool_policy import ToolPolicy
 from margin_tasks.collateral.policy_versions import PolicyVersion, version_in_force
+from margin_tasks.contracts.parameter_vocabulary import Significance
 from margin_tasks.scenarios.definition import Definition, Positive
-
-
-class Significance(StrEnum):
-    """How much a proposal changes what is in force; ``NEW`` where nothing is."""
-
-    NONE = "NONE"
-    MINOR = "MINOR"
-    MATERIAL = "MATERIAL"
-    MAJOR = "MAJOR"
-    NEW = "NEW"
 
 
 class SignificanceThresholds(Definition):

@@ -16,11 +16,13 @@ class ProposalKind(StrEnum):
 
 
 class Significance(StrEnum):
-    """How much a change moves, by the thresholds of the calibration policy."""
+    """How much a change moves, by the thresholds of the calibration policy; ``NEW`` where nothing was in force."""
 
+    NONE = "NONE"
     MINOR = "MINOR"
     MATERIAL = "MATERIAL"
     MAJOR = "MAJOR"
+    NEW = "NEW"
 
 
 class ProposalEvent(StrEnum):

@@ -330,7 +330,7 @@ PARAMETERS: dict[str, Table] = _by_name(
     ),
     _table(
         "set_values",
-        "Calibrated values of every approved set, complete.",
+        "Calibrated values of every proposed set, complete.",
         "set_id proposal_id parameter value_after valid_from run_id business_date session recorded_at",
         key="proposal_id parameter",
     ),

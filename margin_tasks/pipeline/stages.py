@@ -26,7 +26,8 @@ from margin_tasks.pipeline.command_parts import person
 from margin_tasks.pipeline.day_before import breaks_with_the_day_before
 from margin_tasks.pipeline.feed_source import feed_source, without_address
 from margin_tasks.pipeline.lake_access import lake, lake_settings
-from margin_tasks.pipeline.parameters import parameter_set_id, rulebook_ids
+from margin_tasks.pipeline.parameter_change.log import approved_versions
+from margin_tasks.pipeline.parameters import keep_versions, parameter_set_id, parameters_of, rulebook_ids
 from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.report_context import report_context
 from margin_tasks.pipeline.run import Run, checked_business_date, checked_session, session_cut_off
@@ -45,6 +46,7 @@ from margin_tasks.pipeline.run_record import (
 )
 from margin_tasks.pipeline.settings import PROJECT_ROOT, Settings, settings
 from margin_tasks.pipeline.workspace import FileReference, Workspace
+from margin_tasks.rulebooks import registry
 from margin_tasks.warehouse.lake import Lake
 
 Reference = dict[str, Any]
@@ -79,7 +81,7 @@ def _stage(run: Run, name: str, *, waiting_for: str) -> Iterator[None]:
     workspace = _workspace(run)
     started = time.perf_counter()
     say(name, waiting_for=waiting_for)
-    with _kept_failure(run, name):
+    with _kept_failure(run, name), parameters_of(workspace):
         yield
     elapsed = time.perf_counter() - started
     record = {"stage": name, "elapsed_seconds": elapsed, "recorded_at": now().isoformat()}
@@ -125,20 +127,30 @@ def open_run(
     """
     here = settings()
     day = checked_business_date(business_date)
+    # What cannot become a run is refused before the lake is touched.
+    parameter_set_id(day)
+    session, cut_off_at = checked_session(session), session_cut_off(day, session, cut_off)
     spec = without_address(source or here.source)
+    source_shown = feed_source(spec).spec
     # Airflow names a stand-in, and no person, for a DAG that is run in the process of a command.
     is_by_command = run_id is not None and started_by in (None, IN_PROCESS)
+    opened_at = now()
+    run_id = run_id or new_run_id()
+    with lake(here, holder=f"run {run_id}: parameters") as opened:
+        versions = approved_versions(opened, business_date=day, known_at=opened_at)
+    with registry.approved(versions):
+        parameters = parameter_set_id(day)
     run = Run(
-        run_id=run_id or new_run_id(),
+        run_id=run_id,
         business_date=day,
-        session=checked_session(session),
+        session=session,
         source=spec,
-        source_shown=feed_source(spec).spec,
-        cut_off_at=session_cut_off(day, session, cut_off),
-        as_known_at=now(),
+        source_shown=source_shown,
+        cut_off_at=cut_off_at,
+        as_known_at=opened_at,
         code_commit=code_commit(PROJECT_ROOT),
         lock_hash=lock_hash(PROJECT_ROOT),
-        parameter_set_id=parameter_set_id(day),
+        parameter_set_id=parameters,
         feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
         # The command line gives its runs their identity; a run of the scheduler gives itself one.
         runner=COMMAND_LINE if is_by_command else SCHEDULER,
@@ -146,6 +158,7 @@ def open_run(
     )
     with _stage(run, "open", waiting_for="opening the run"):
         say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")
+        keep_versions(_workspace(run), versions)
         _workspace(run).write_json("run", run.reference())
         with lake(here, holder=f"run {run.run_id}: open") as opened:
             end_runs_left_behind(opened, run, here.home)

@@ -7,9 +7,10 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from margin_tasks.calibration.changes import Change, ParameterBook, Proposal, set_id, significance_of
+from margin_tasks.calibration.changes import Change, ParameterBook, Proposal, set_id
+from margin_tasks.calibration.policy import SignificanceThresholds
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.contracts.parameter_vocabulary import ProposalEvent, ProposalKind, ProposalState, Significance
+from margin_tasks.contracts.parameter_vocabulary import ProposalEvent, ProposalKind, ProposalState
 
 FILED = {"portfolio.BTC.price_range": 0.16, "portfolio.ETH.price_range": 0.18}
 NOW = datetime(2026, 2, 6, 9, 0)  # noqa: DTZ001 - instants are naive UTC
@@ -22,12 +23,12 @@ def proposal(
     before = dict(book.head_values())
     values = before | {f"portfolio.{asset}.price_range": value for asset, value in changed.items()}
     return Proposal(
-        proposal_id=name, kind=kind, values=values, parent_set_id=set_id(before), valid_from=DAY + timedelta(days=1),
+        proposal_id=name, kind=kind, set_values=values, parent_set_id=set_id(before), valid_from=DAY + timedelta(days=1),
         reason="the month's calibration", proposed_by="ana", run_id="calibration", business_date=DAY, session="EOD",
         changes=tuple(
             Change(
                 parameter=parameter, value_before=before[parameter], value_after=value,
-                significance=significance_of(before[parameter], value, material=0.05, major=0.15),
+                significance=SignificanceThresholds().of(before[parameter], value),
             )
             for parameter, value in values.items()
             if value != before[parameter]
@@ -54,7 +55,7 @@ def test_only_a_second_person_puts_values_in_force_and_only_from_their_day() -> 
     assert book.values_in_force(DAY) is None, "not before its first day"
     in_force = book.values_in_force(DAY + timedelta(days=1))
     assert in_force is not None
-    assert in_force.proposal.values["portfolio.BTC.price_range"] == 0.2
+    assert in_force.proposal.set_values["portfolio.BTC.price_range"] == 0.2
     assert book.values_in_force(DAY + timedelta(days=1), known_at=NOW) is None, "nobody had approved it then"
     kinds = [event.kind for event in book.fresh]
     assert kinds == [ProposalEvent.PROPOSED, ProposalEvent.APPROVAL_REFUSED, ProposalEvent.APPROVED]
@@ -127,7 +128,7 @@ def test_the_log_replays_to_the_same_book_and_shows_any_change() -> None:
         ParameterBook.replay(FILED, book.proposed, events[1:])
     with pytest.raises(MarginError):
         ParameterBook.replay(FILED, book.proposed[1:], events)
-    forged = replace(book.proposed[0], values={**book.proposed[0].values, "portfolio.ETH.price_range": 0.01})
+    forged = replace(book.proposed[0], set_values={**book.proposed[0].set_values, "portfolio.ETH.price_range": 0.01})
     with pytest.raises(MarginError, match="terms were changed"):
         ParameterBook.replay(FILED, [forged, *book.proposed[1:]], events)
 
@@ -142,16 +143,3 @@ def test_nothing_changes_nothing() -> None:
     with pytest.raises(MarginError) as caught:
         decide(book, "P9")
     assert caught.value.reason is FailureReason.NOT_FOUND
-
-
-@pytest.mark.parametrize(
-    ("after", "expected"),
-    [
-        (0.16, Significance.MINOR),
-        (0.1679, Significance.MINOR),
-        (0.1681, Significance.MATERIAL),
-        (0.12, Significance.MAJOR),
-    ],
-)
-def test_the_class_of_a_change_is_its_relative_size(after: float, expected: Significance) -> None:
-    assert significance_of(0.16, after, material=0.05, major=0.15) is expected

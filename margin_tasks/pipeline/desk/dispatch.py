@@ -38,6 +38,7 @@ from margin_tasks.pipeline.desk import dialogue
 from margin_tasks.pipeline.desk.alerts import raise_alert
 from margin_tasks.pipeline.desk.log import append, calls_table, read_book
 from margin_tasks.pipeline.lake_access import lake
+from margin_tasks.pipeline.parameters import parameters_of
 from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.run import Run
 from margin_tasks.pipeline.settings import Settings
@@ -381,7 +382,8 @@ def _rendered(here: Settings, opened: Lake, call: Call, *, run: Run, stem: str) 
         # Two notices of one call never share a file.
         file_stem=stem,
     )
-    [notice] = render_notices(context=report_context(here, run), tables=tables, issues={call.terms.call_id: issue})
+    with parameters_of(Workspace(here.home, run)):
+        [notice] = render_notices(context=report_context(here, run), tables=tables, issues={call.terms.call_id: issue})
     return dict(notice_files(notice))
 
 
