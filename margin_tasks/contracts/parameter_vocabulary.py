@@ -10,6 +10,7 @@ class ProposalKind(StrEnum):
 
     SCHEDULED = "SCHEDULED"  # the month's calibration
     EVENT = "EVENT"  # a back-test left green
+    REQUESTED = "REQUESTED"  # a person asked what the calibration proposes
     MANUAL = "MANUAL"  # a person states values
     EMERGENCY = "EMERGENCY"  # a person states values that cannot wait; it is reviewed afterwards
     ROLLBACK = "ROLLBACK"  # back to an earlier set

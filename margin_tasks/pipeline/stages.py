@@ -35,6 +35,7 @@ from margin_tasks.pipeline.run_record import (
     COMMAND_LINE,
     FAILURE,
     FOUND,
+    IN_PROCESS,
     SCHEDULER,
     append_event,
     end_runs_left_behind,
@@ -52,8 +53,6 @@ from margin_tasks.warehouse.lake import Lake
 Reference = dict[str, Any]
 
 DELIVERED = "delivered"
-IN_PROCESS = "dag_test"
-"""Whom Airflow states as the trigger of ``dag.test()``."""
 VALUED_TABLES = ("valuations", "scenarios", "risk_arrays", "collateral_terms")
 
 

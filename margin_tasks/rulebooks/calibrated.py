@@ -69,7 +69,9 @@ def with_values(rulebook: Rulebook, values: Mapping[str, float], *, effective_da
     try:
         return Rulebook.model_validate(document)
     except ValueError as error:
-        stated = ", ".join(f"{parameter} = {value!r}" for parameter, value in sorted(own.items()))
+        filed = calibrated_values([rulebook])
+        changed = {parameter: value for parameter, value in sorted(own.items()) if value != filed[parameter]}
+        stated = ", ".join(f"{parameter} = {value!r}" for parameter, value in changed.items())
         raise MarginError(FailureReason.INVALID_REQUEST, f"{stated}: {_first_line(error)}") from None
 
 

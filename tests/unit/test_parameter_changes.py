@@ -23,7 +23,8 @@ def proposal(
     before = dict(book.head_values())
     values = before | {f"portfolio.{asset}.price_range": value for asset, value in changed.items()}
     return Proposal(
-        proposal_id=name, kind=kind, set_values=values, parent_set_id=set_id(before), valid_from=DAY + timedelta(days=1),
+        proposal_id=name, kind=kind, set_values=values, parent_set_id=set_id(before),
+        valid_from=DAY + timedelta(days=1),
         reason="the month's calibration", proposed_by="ana", run_id="calibration", business_date=DAY, session="EOD",
         changes=tuple(
             Change(

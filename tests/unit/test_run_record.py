@@ -14,6 +14,7 @@ from margin_tasks.pipeline.command_parts import person
 from margin_tasks.pipeline.inquiries import list_runs
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.run import Run
+from margin_tasks.pipeline.run_record import IN_PROCESS
 from margin_tasks.pipeline.settings import settings
 from margin_tasks.pipeline.workspace import Workspace
 
@@ -124,7 +125,7 @@ def test_an_unreachable_source_is_waited_for_like_a_late_feed(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("run_id", "named", "runner", "started_by"),
     [
-        ("first", stages.IN_PROCESS, "command line", person()),
+        ("first", IN_PROCESS, "command line", person()),
         ("first", None, "command line", person()),
         ("first", "ana", "scheduler", "ana"),
         (None, "ana", "scheduler", "ana"),

@@ -11,8 +11,15 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pipeline.command_parts import at_home, home_option, json_option, person, print_json, shown_path
+from margin_tasks.pipeline.command_parts import (
+    at_home,
+    home_option,
+    instant,
+    json_option,
+    person,
+    print_json,
+    shown_path,
+)
 from margin_tasks.pipeline.settings import Settings
 
 
@@ -31,18 +38,6 @@ def _amount(text: str | None) -> Decimal | None:
     from margin_tasks.pipeline.desk.inbox import amount_of
 
     return amount_of(text)
-
-
-def _instant(text: str | None, *, name: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        stated = datetime.fromisoformat(text)
-    except ValueError:
-        raise MarginError(
-            FailureReason.INVALID_REQUEST, f"{name} {text!r} is no instant: write 2026-02-06T14:00:00Z"
-        ) from None
-    return stated if stated.tzinfo is None else stated.astimezone(UTC).replace(tzinfo=None)
 
 
 def local_time(row: dict[str, Any]) -> str:
@@ -85,7 +80,7 @@ def list_(
     here = at_home(home)
     day = checked_business_date(business_date) if business_date else None
     session = checked_session(session) if session else None
-    known_at = _instant(as_known, name="--as-known")
+    known_at = instant(as_known, name="--as-known")
     with lake(here, holder="call list", is_read_only=True) as opened:
         rows = overview.list_calls(opened, business_date=day, session=session)
         free = overview.unallocated_payments(opened)
@@ -270,7 +265,7 @@ def pay(
         call_id=call_id,
         currency=inbox.currency_of(currency),
         amount=_amount(amount) or Decimal(0),
-        paid_at=inbox.not_ahead(_instant(paid_at, name="--paid-at") or now, now=now),
+        paid_at=inbox.not_ahead(instant(paid_at, name="--paid-at") or now, now=now),
         actor=f"settlement bank, taken up by {person()}",
     )
     actions.receive(here, payments=[payment], now=now)
