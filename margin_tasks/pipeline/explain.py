@@ -61,7 +61,15 @@ def explain_account(
 
 def _explained(opened: Lake, *, run: Mapping[str, Any], account_id: str, rulebook_id: str | None) -> dict[str, Any]:
     stored = _stored(opened, run=run, account_id=account_id, rulebook_id=rulebook_id)
-    margined = _margined(opened, run=run, account_id=account_id, rulebook_id=stored["rulebook_id"])
+    try:
+        margined = _margined(opened, run=run, account_id=account_id, rulebook_id=stored["rulebook_id"])
+    except ValueError as error:
+        if parameter_set_id(run["business_date"]) == run["parameter_set_id"]:
+            raise
+        raise MarginError(
+            FailureReason.RECONCILIATION_BREAK,
+            f"account {account_id}: the parameters in force are not those of run {run['run_id']} ({error})",
+        ) from error
     shares = shares_frame(margined.requirement, attribute(margined.requirement), account_ids=[account_id])
     _check(shares, stored=stored, run=run)
     effects = position_effects(
