@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from margin_tasks.calibration.house_margin import one_thread
 from margin_tasks.calibration.hypothetical_portfolios import Leg, OptionPortfolio, option_portfolios
+from margin_tasks.calibration.reverse_stress import exhausting_move
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pricing.black76 import FloatArray
+from margin_tasks.pricing.black76 import DAYS_PER_YEAR, FloatArray, black76_price
 from margin_tasks.pricing.instruments import BoolArray, Instruments, instruments_from_frame
 from margin_tasks.pricing.levels import MarketLevels
 from margin_tasks.pricing.valuation import ContractValues, value_contracts
@@ -51,6 +53,7 @@ class OptionHistory:
     final: FloatArray
     is_complete: BoolArray
     index_price: FloatArray
+    exhausting: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ def option_history(
         )
         with one_thread():
             margined = _margined(books, snapshots, quoted_at=quoted_at, history=history, rulebooks=rulebooks)
+        if margined:
+            latest = (quoted_at, margined)
         later = [each for each in instants if quoted_at < each <= quoted_at + pd.Timedelta(days=horizon, hours=1)]
         is_open = number + horizon >= len(struck_at) or any(
             struck_at[number + step + 1] - struck_at[number + step] > _LONGEST_STEP for step in range(horizon)
@@ -178,6 +183,7 @@ def option_history(
             f"option chains from {first} to {last}: no day on which the rulebooks cover a book; deliver closes of "
             f"{', '.join(coins)} up to those days, and chains with three expiries",
         )
+    exhausting = _exhausting(*latest, snapshots=snapshots)
     width = len(rulebooks) + 4
     table = np.array([[row.get(name, (np.nan,) * width) for name in names] for row in rows], dtype=np.float64)
     index = np.array([[snapshots[at, name.split(" ")[0]].index if (at, name.split(" ")[0]) in snapshots else np.nan
@@ -192,7 +198,80 @@ def option_history(
         final=np.where(is_complete, table[:, :, width - 2], 0.0),
         is_complete=is_complete,
         index_price=index,
+        exhausting=exhausting,
     )
+
+
+def _exhausting(
+    quoted_at: pd.Timestamp,
+    margined: Mapping[str, tuple[str, tuple[Leg, ...], tuple[float, ...]]],
+    *,
+    snapshots: Mapping[tuple[pd.Timestamp, str], _Snapshot],
+) -> dict[str, dict[str, float]]:
+    """Moves that take the initial margin of each book: of its coin's prices together, and of all its volatilities."""
+    found: dict[str, dict[str, float]] = {}
+    for name, (coin, legs, figures) in margined.items():
+        seen, resources = snapshots[quoted_at, coin], figures[1]
+        if resources > 0.0:
+            found[name] = {
+                kind: exhausting_move(
+                    partial(_loss, legs, seen, quoted_at, is_price=is_price, beside=beside),
+                    resources=resources,
+                    largest=largest,
+                )
+                for kind, (is_price, beside, largest) in _STRESSES.items()
+            }
+    return found
+
+
+# What moves (the price or volatility), by how much the other one has moved already, and the last move looked at.
+_STRESSES: Mapping[str, tuple[bool, float, float]] = {
+    "fall": (True, 0.0, -0.95),
+    "rise": (True, 0.0, 3.0),
+    "fall, volatility +50 %": (True, 0.5, -0.95),
+    "rise, volatility +50 %": (True, 0.5, 3.0),
+    "volatility up": (False, 0.0, 5.0),
+    "volatility down": (False, 0.0, -0.95),
+}
+
+
+def _loss(
+    legs: Sequence[Leg],
+    seen: _Snapshot,
+    quoted_at: pd.Timestamp,
+    move: FloatArray,
+    *,
+    is_price: bool,
+    beside: float,
+) -> FloatArray:
+    """Loss of a book by relative moves of its coin's prices, or of all its volatilities, the other at ``beside``."""
+    still, other = np.zeros(1), np.full_like(move, beside)
+    price, volatility = (move, other) if is_price else (other, move)
+    unmoved = _value_at(legs, seen, quoted_at, still, still)
+    return np.asarray(unmoved - _value_at(legs, seen, quoted_at, price, volatility))
+
+
+def _value_at(
+    legs: Sequence[Leg], seen: _Snapshot, quoted_at: pd.Timestamp, price: FloatArray, volatility: FloatArray
+) -> FloatArray:
+    """Model value of a book, USD, for relative moves of prices and of volatilities, arrays of one shape."""
+    value = np.zeros(np.broadcast(price, volatility).shape)
+    for leg in legs:
+        if leg.kind != "option":
+            value = value + leg.quantity * seen.value(leg) * (1.0 + price)
+            continue
+        expiry, strike, right = _contract(leg)
+        forward = seen.forwards[expiry]
+        of_one = black76_price(
+            forward=forward * (1.0 + price),
+            strike=strike,
+            volatility=seen.quotes[expiry, strike, right][1] * (1.0 + volatility),
+            year_fraction=(expiry - quoted_at) / pd.Timedelta(days=1) / DAYS_PER_YEAR,
+            is_call=right == "call",
+        )
+        # A coin option pays its value over the forward in coins, each worth the index.
+        value = value + leg.quantity * of_one * seen.index / forward
+    return value
 
 
 def _snapshot(of_one: pd.DataFrame) -> _Snapshot:

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from margin_tasks.calibration.comparison_margins import at_equal_coverage, following_scan_range, scanned_margin
+from margin_tasks.calibration.comparison_margins import (
+    EWMA_SEED_DAYS,
+    at_equal_coverage,
+    following_scan_range,
+    scanned_margin,
+)
 from margin_tasks.calibration.house_margin import COMPONENTS, MarginHistory, linear_margin_history
 from margin_tasks.calibration.hypothetical_portfolios import LinearPortfolio, linear_portfolios
 from margin_tasks.calibration.option_history import OptionHistory, option_history
@@ -28,7 +33,7 @@ from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray
 from margin_tasks.rulebooks.exposure import parameter_of
 from margin_tasks.rulebooks.house_es.methodology import HouseEsMethodology
-from margin_tasks.rulebooks.registry import load_rulebooks, rulebook_in_force
+from margin_tasks.rulebooks.registry import load_rulebooks
 from margin_tasks.rulebooks.rulebook import Rulebook
 from margin_tasks.scenarios.historical import DateArray
 from margin_tasks.sources.history import History, read_accounts, read_history
@@ -83,7 +88,7 @@ def back_test(
     """Margin every day from ``first`` to ``last`` and judge it; amounts are shares of the gross notional or the index.
 
     Args:
-        rulebook_id: one of :data:`JUDGED`; the version in force on ``last``.
+        rulebook_id: one of :data:`JUDGED`; its latest version.
         first: first day that is margined.
         last: last day that anything is known of.
         folder: history beside the embedded closes, see docs/methodology/backtests.md.
@@ -98,7 +103,7 @@ def back_test(
         MarginError: UNKNOWN_RULEBOOK for another rulebook, INVALID_REQUEST for days in the wrong order or without
             history, and whatever the reading of the history refuses.
     """
-    rulebook, compared = _rulebooks(rulebook_id, last)
+    rulebook, compared = _rulebooks(rulebook_id)
     if first >= last:
         raise MarginError(FailureReason.INVALID_REQUEST, f"--from {first} is not before --to {last}")
     methodology = rulebook.methodology
@@ -156,7 +161,7 @@ def back_test(
     }
 
 
-def _rulebooks(rulebook_id: str, last: date) -> tuple[Rulebook, Rulebook]:
+def _rulebooks(rulebook_id: str) -> tuple[Rulebook, Rulebook]:
     on_file = sorted({each.rulebook_id for each in load_rulebooks()})
     if rulebook_id not in on_file:
         raise MarginError(
@@ -168,7 +173,9 @@ def _rulebooks(rulebook_id: str, last: date) -> tuple[Rulebook, Rulebook]:
             f"rulebook {rulebook_id} has no back-test of its own: use {', '.join(JUDGED)}, which is held against "
             "span and flat margins",
         )
-    return rulebook_in_force(rulebook_id, business_date=last), rulebook_in_force(COMPARED, business_date=last)
+    # History is judged by the latest version, which need not have been in force then.
+    latest = {each.rulebook_id: each for each in load_rulebooks()}
+    return latest[rulebook_id], latest[COMPARED]
 
 
 def _markets(history: History, accounts: pd.DataFrame, *, last: date) -> list[_Market]:
@@ -380,6 +387,8 @@ def _compared(
     credit = float(span.inter_spreads[0].rate) if span.inter_spreads else 0.0
     following = np.full((len(days), len(market.closes)), np.nan)
     for column, series in enumerate(market.closes.values()):
+        if len(series) < EWMA_SEED_DAYS + 2:
+            continue  # its range is not known yet, and its books are not compared
         ranges = following_scan_range(np.asarray(series, dtype=np.float64), horizon=horizon)
         of_day = pd.Series(ranges, index=series.index).reindex(pd.DatetimeIndex(days))
         following[:, column] = of_day.to_numpy(dtype=np.float64)
@@ -513,6 +522,9 @@ def _judged_options(
             horizon=rules.liquidation_days, probability=1.0 - rules.confidence,
         )  # fmt: skip
         row["group"] = "options"
+        row["reverse_stress"] = {
+            kind: value if np.isfinite(value) else None for kind, value in found.exhausting.get(name, {}).items()
+        }
         row["compared"] = _costs(worst, core=core, collected=collected, others={**margins, "flat": np.ones(len(worst))})
         rows.append(row)
     return rows

@@ -63,13 +63,14 @@ def backtest_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(*_costs(rows))
     yield ""
     yield "Reverse stress: moves that exhaust the initial margin of the last day"
-    for row in found["portfolios"]:
+    for row in rows:
         moves = [
             f"{name} {'none' if move is None else f'{move:+.1%}'}"
             for name, move in row["reverse_stress"].items()
             if name != "resources"
         ]
-        yield f"  {row['name']:<30}margin {row['reverse_stress']['resources']:.1%}: {', '.join(moves)}"
+        margin = row["reverse_stress"].get("resources")
+        yield f"  {row['name']:<34}{'' if margin is None else f'margin {margin:.1%}: '}{', '.join(moves)}"
     if found["sensitivity"]:
         yield ""
         yield (

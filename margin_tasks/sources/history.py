@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,7 +60,7 @@ class HistoryFile(BaseModel):
     kind: Literal["closes", "option_chains"]
     columns: Mapping[str, str] = Field(default_factory=dict)
     products: Mapping[str, str] = Field(default_factory=dict)
-    until: str | None = None
+    until: date | None = None
 
 
 class HistoryLayout(BaseModel):
@@ -240,13 +241,13 @@ def _need(frame: pd.DataFrame, wanted: tuple[str, ...], *, file: str) -> None:
 
 
 def _instants(values: pd.Series[Any], *, file: str, name: str) -> pd.Series[pd.Timestamp]:
-    instants = pd.to_datetime(values, errors="coerce")
+    instants = pd.to_datetime(values, errors="coerce", format="ISO8601")
     if instants.isna().any():
         raise SourceError(FailureReason.FILE_UNREADABLE, f"{file}: a {name} is no date; write YYYY-MM-DD")
     return instants.dt.tz_localize(None) if instants.dt.tz is not None else instants
 
 
-def _closes(frame: pd.DataFrame, *, file: str, until: str | None = None) -> dict[str, pd.Series[float]]:
+def _closes(frame: pd.DataFrame, *, file: str, until: date | None = None) -> dict[str, pd.Series[float]]:
     rows = pd.DataFrame(
         {
             "product": frame["product"].astype(str),
