@@ -64,11 +64,7 @@ def backtest_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "Reverse stress: moves that exhaust the initial margin of the last day"
     for row in rows:
-        moves = [
-            f"{name} {'none' if move is None else f'{move:+.1%}'}"
-            for name, move in row["reverse_stress"].items()
-            if name != "resources"
-        ]
+        moves = [f"{name} {_move(move)}" for name, move in row["reverse_stress"].items() if name != "resources"]
         margin = row["reverse_stress"].get("resources")
         yield f"  {row['name']:<34}{'' if margin is None else f'margin {margin:.1%}: '}{', '.join(moves)}"
     if found["sensitivity"]:
@@ -206,6 +202,13 @@ def _number(value: float | None) -> str:
 
 def _share(value: float) -> str:
     return f"{value:.1%}"
+
+
+def _move(move: float | None) -> str:
+    """A move that exhausts resources; none within the range, or what stands beside it has done so by itself."""
+    if move is None:
+        return "none"
+    return f"{move:+.1%}" if move else "at once"
 
 
 def _percent(value: float) -> str:
