@@ -161,6 +161,15 @@ def back_test(
     }
 
 
+def finite(found: Any) -> Any:
+    """What :func:`back_test` returned, with null for what is not a finite number, which JSON has no word for."""
+    if isinstance(found, dict):
+        return {name: finite(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [finite(value) for value in found]
+    return None if isinstance(found, float) and not np.isfinite(found) else found
+
+
 def _rulebooks(rulebook_id: str) -> tuple[Rulebook, Rulebook]:
     on_file = sorted({each.rulebook_id for each in load_rulebooks()})
     if rulebook_id not in on_file:

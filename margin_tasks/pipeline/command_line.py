@@ -650,7 +650,7 @@ def backtest(
     as_json: bool,
 ) -> int:
     """Margin every day of a history as it would have been, and judge the margins by what followed."""
-    from margin_tasks.pipeline.backtest_command import back_test
+    from margin_tasks.pipeline.backtest_command import back_test, finite
     from margin_tasks.pipeline.progress import progress_to
     from margin_tasks.pipeline.run import checked_business_date
     from margin_tasks.reporting.backtest import backtest_lines
@@ -662,7 +662,7 @@ def backtest(
             folder=folder, accounts_file=accounts_file, has_sensitivity=sensitivity, progress=progress,
         )  # fmt: skip
     if as_json:
-        print_json(found)
+        print_json(finite(found))
         return 0
     for line in backtest_lines(found):
         click.echo(line)

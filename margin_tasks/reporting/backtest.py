@@ -190,8 +190,8 @@ def _table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
         yield "  " + "  ".join([cells[0].ljust(widths[0]), *figures])
 
 
-def _p(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _p(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _number(value: float | None) -> str:
@@ -211,5 +211,5 @@ def _move(move: float | None) -> str:
     return f"{move:+.1%}" if move else "at once"
 
 
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.0%}"
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:+.0%}"

@@ -28,7 +28,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "--rulebook", "house_es", *PERIOD, "--accounts", str(accounts), "--no-sensitivity", "--json"
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    answer: dict[str, Any] = json.loads(result.stdout)
+    # Strictly JSON: no NaN, no infinity.
+    answer: dict[str, Any] = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     return answer
 
 
