@@ -122,6 +122,8 @@ def back_test(
         )
     work = _work(methodology, compared, rulebook, history, markets, span=span, has_sensitivity=has_sensitivity)
     done, refused = _carried_out(work, progress=progress)
+    known = {name for market in markets for name in market.closes}
+    refused.update({name: f"no close until {last}" for name in history.closes if name not in known})
     progress.line("judging", waiting_for="simulated critical values")
     rows: list[dict[str, Any]] = []
     for number, market in enumerate(markets):
@@ -190,10 +192,12 @@ def _rulebooks(rulebook_id: str) -> tuple[Rulebook, Rulebook]:
 def _markets(history: History, accounts: pd.DataFrame, *, last: date) -> list[_Market]:
     """The embedded coins together, with the accounts' books; every other product by itself. Nothing after ``last``."""
     until = {name: series[series.index <= pd.Timestamp(last)] for name, series in history.closes.items()}
+    embedded = list(pd.read_csv(EMBEDDED_CLOSES, nrows=0).columns)
     empty = [name for name, series in until.items() if not len(series)]
-    if empty:
+    if set(empty) & set(embedded):
         raise MarginError(FailureReason.INVALID_REQUEST, f"{', '.join(empty)}: no close until {last}")
-    coins = [name for name in pd.read_csv(EMBEDDED_CLOSES, nrows=0).columns if name in until]
+    until = {name: series for name, series in until.items() if len(series)}
+    coins = [name for name in embedded if name in until]
     unknown = sorted(set(accounts["product"]) - set(coins))
     if unknown:
         raise MarginError(

@@ -102,3 +102,15 @@ def test_a_history_that_is_too_short_says_so(tmp_path: Path) -> None:
     assert isinstance(result.exception, MarginError)
     assert "nothing can be judged" in result.exception.message
     assert "BTC long: 18 judged days, fewer than 30" in result.exception.message
+
+
+def test_a_product_of_the_folder_that_begins_later_is_named_and_holds_up_nothing(tmp_path: Path) -> None:
+    days = [f"2022-01-{day:02d}" for day in range(1, 29)]
+    rows = "".join(f"LATER,{day},{100 + place}\n" for place, day in enumerate(days))
+    (tmp_path / "closes.csv").write_text("product,date,close\n" + rows)
+    period = ("--from", "2020-03-01", "--to", "2020-05-01")
+    result = ended("--rulebook", "house_es", *period, "--history", str(tmp_path), "--no-sensitivity", "--json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert {"name": "LATER", "reason": "no close until 2020-05-01"} in answer["not_judged"]
+    assert answer["portfolios"][0]["core"]["days"] == 60
