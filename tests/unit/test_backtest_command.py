@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pipeline.backtest_command import changed
 from margin_tasks.pipeline.command_line import margin
 from margin_tasks.reporting.backtest import backtest_lines
+from margin_tasks.rulebooks.house_es.methodology import HouseEsMethodology
+from margin_tasks.rulebooks.registry import load_rulebooks
 
 PERIOD = ("--from", "2020-02-20", "--to", "2020-11-30")
 
@@ -114,3 +117,13 @@ def test_a_product_of_the_folder_that_begins_later_is_named_and_holds_up_nothing
     answer = json.loads(result.stdout)
     assert {"name": "LATER", "reason": "no close until 2020-05-01"} in answer["not_judged"]
     assert answer["portfolios"][0]["core"]["days"] == 60
+
+
+def test_one_parameter_is_changed_and_nothing_else() -> None:
+    house = next(each.methodology for each in load_rulebooks() if each.rulebook_id == "house_es")
+    assert isinstance(house, HouseEsMethodology)
+    other = changed(house, {"scenarios": {"filter": {"decay": 0.9}}, "stressed_share": 0.5})
+    assert (other.rules.scenarios.filter.decay, other.rules.stressed_share) == (0.9, 0.5)
+    assert changed(other, {"scenarios": {"filter": {"decay": 0.97}}, "stressed_share": 0.25}) == house
+    with pytest.raises(ValueError, match="decay"):
+        changed(house, {"scenarios": {"filter": {"decay": 1.5}}})
