@@ -20,6 +20,7 @@ from margin_tasks import __version__
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.command_parts import at_home, home_option, json_option, print_json, shown_path
 from margin_tasks.pipeline.desk.commands import call
+from margin_tasks.pipeline.parameter_change.commands import calibrate, parameters
 from margin_tasks.pipeline.run import EOD_CUT_OFF
 from margin_tasks.pipeline.settings import Settings, settings
 from margin_tasks.pipeline.statement_command import statement
@@ -90,6 +91,8 @@ def margin() -> None:
 
 margin.add_command(call)
 margin.add_command(statement)
+margin.add_command(calibrate)
+margin.add_command(parameters)
 
 
 @margin.group()
@@ -173,8 +176,12 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
         ("Quarantine", f"{entry['quarantined_rows']} rows"),
         ("Content hash", entry["content_hash"]),
         ("Day report", shown_path(here.home / "reports" / place / "day_report.html")),
-        ("Notices", shown_path(here.home / "outbox" / place)),
     ]
+    outbox = here.home / "outbox" / place
+    if outbox.is_dir():
+        lines.append(("Notices sent", shown_path(outbox)))
+    elif summary["calls"]:
+        lines.append(("Notices sent", "none: the calls stand since an earlier run, or wait for an approval"))
     if superseded:
         lines.insert(1, ("Supersedes", ", ".join(superseded)))
     click.echo("")
