@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from margin_tasks.calibration.scan_ranges import price_scan_range
+from margin_tasks.calibration.estimates.scan_range import price_scan_range
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.risk.estimators import ewma_variance
