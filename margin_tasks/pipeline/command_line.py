@@ -627,6 +627,55 @@ def query(sql: str, as_json: bool, home: Path | None) -> int:
     return 0
 
 
+@margin.command()
+@click.option("--rulebook", "rulebook_id", required=True, metavar="ID", help="Rulebook that is judged: house_es.")
+@click.option("--from", "first", required=True, metavar="YYYY-MM-DD", help="First day that is margined.")
+@click.option("--to", "last", required=True, metavar="YYYY-MM-DD", help="Last day that anything is known of.")
+@click.option(
+    "--history",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Closes and option chains beside the embedded closes of BTC and ETH; docs/methodology/backtests.md.",
+)
+@click.option(
+    "--accounts",
+    "accounts_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Books by account: account, product, notional_usd [default: the folder's, or some of the sample's].",
+)
+@click.option("--sensitivity/--no-sensitivity", default=True, show_default=True, help="Change parameters, too.")
+@json_option
+def backtest(
+    rulebook_id: str,
+    first: str,
+    last: str,
+    folder: Path | None,
+    accounts_file: Path | None,
+    sensitivity: bool,
+    as_json: bool,
+) -> int:
+    """Margin every day of a history as it would have been, and judge the margins by what followed."""
+    from margin_tasks.pipeline.backtest_command import back_test, finite
+    from margin_tasks.pipeline.progress import progress_to
+    from margin_tasks.pipeline.run import checked_business_date
+    from margin_tasks.reporting.backtest import backtest_lines
+
+    # On standard error, so that standard output is the report and nothing else.
+    with progress_to(sys.stderr) as progress:
+        found = back_test(
+            rulebook_id=rulebook_id, first=checked_business_date(first), last=checked_business_date(last),
+            folder=folder, accounts_file=accounts_file, has_sensitivity=sensitivity, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(finite(found))
+        return 0
+    for line in backtest_lines(found):
+        click.echo(line)
+    return 0
+
+
 @margin.group()
 def bench() -> None:
     """Measure speed: the pricing kernels, the risk step by size, all rulebooks, the clearing day."""
