@@ -1,9 +1,8 @@
 """What history says about the margin of one book whose positions are struck anew every day and then stand still.
 
 Losses are looked at over horizons that overlap, so that the tests of independent days are taken on samples whose
-windows do not overlap, and the sample that looks worst is the verdict; that choice is not corrected for, so that a
-right model is rejected more often than the level of a test says. Days whose horizon has not elapsed are neither passed
-nor failed.
+windows do not overlap. The sample that looks worst is the verdict, and its p-value is corrected for the choice
+(Bonferroni). Days whose horizon has not elapsed are neither passed nor failed.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from margin_tasks.calibration.backtests.coverage import (
     probability_of_as_many,
     proportion_of_failures,
     transitions,
-    zones,
+    zones_of,
 )
+from margin_tasks.calibration.backtests.overlapping import of_the_worst
 from margin_tasks.calibration.backtests.shortfall import TailLaw, critical_values, shortfall_statistics
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
@@ -97,9 +97,10 @@ class PortfolioVerdict:
     """Figures of one book. Amounts in USD, positive; p-values small where they reject; NaN where a test says nothing.
 
     ``days``, ``exceptions``, ``coverage``: over all judged days. ``lower``, ``upper``: exact 95 % interval, the widest
-    of the samples. ``first_exception``: day, or None. ``sample_days``, ``sample_exceptions`` and all p-values: of the
-    worst sample. ``kupiec``: two-sided. ``too_many``: exact, one-sided. ``independence``, ``conditional``:
-    Christoffersen. ``first_failure``: TUFF. ``z2``: Acerbi-Szekely, rejects below ``z2_critical``.
+    of the samples. ``first_exception``: day, or None. ``sample_days``, ``sample_exceptions``: of the sample
+    with most exceptions; p-values of the worst sample, corrected for the choice. ``kupiec``: two-sided.
+    ``too_many``: exact, one-sided. ``independence``, ``conditional``: Christoffersen. ``first_failure``: TUFF.
+    ``z2``: Acerbi-Szekely, rejects below ``z2_critical``.
     ``largest_use``: largest loss over its margin.
     """
 
@@ -170,11 +171,15 @@ def judge(
     samples = non_overlapping(is_exception, horizon=horizon)
     intervals = [coverage_interval(len(sample), int(sample.sum())) for sample in samples]
     start = int(np.argmax([sample.sum() for sample in samples]))
-    sample = samples[start]
-    count, failed = len(sample), int(sample.sum())
-    frequency = proportion_of_failures(count, failed, probability=probability)
-    scatter = independence(transitions(sample))
-    waited = int(np.argmax(sample)) + 1 if failed else 0
+    count, failed = len(samples[start]), int(samples[start].sum())
+    frequency = [proportion_of_failures(len(each), int(each.sum()), probability=probability) for each in samples]
+    scatter = [independence(transitions(each)) for each in samples]
+    waited = [int(np.argmax(each)) + 1 if each.any() else 0 for each in samples]
+
+    def too_many(more: int) -> float:
+        tails = [probability_of_as_many(len(each), int(each.sum()) + more, probability=probability) for each in samples]
+        return float(of_the_worst(tails))
+
     missing = np.maximum(loss - margin, 0.0)
     hits = np.flatnonzero(is_exception)
     z2, z2_critical = np.nan, np.nan
@@ -190,7 +195,7 @@ def judge(
             )
             for first in range(horizon)
         )
-        z2_critical = _critical(count, probability)
+        z2_critical = _critical(count, probability, len(samples))
     return PortfolioVerdict(
         first_day=days[0].astype(object),
         last_day=days[-1].astype(object),
@@ -202,12 +207,13 @@ def judge(
         first_exception=days[hits[0]].astype(object) if len(hits) else None,
         sample_days=count,
         sample_exceptions=failed,
-        kupiec=float(frequency.p_value),
-        too_many=float(probability_of_as_many(count, failed, probability=probability)),
-        independence=float(scatter.p_value),
-        conditional=float((frequency + scatter).p_value),
-        first_failure=float(first_failure(waited, probability=probability).p_value),
-        zone=str(zones(count, failed, probability=probability)[()]),
+        kupiec=float(of_the_worst([test.p_value for test in frequency])),
+        too_many=too_many(0),
+        independence=float(of_the_worst([test.p_value for test in scatter])),
+        conditional=float(of_the_worst([(one + two).p_value for one, two in zip(frequency, scatter, strict=True)])),
+        first_failure=float(of_the_worst([first_failure(at, probability=probability).p_value for at in waited])),
+        # The light goes by P(X <= x), of which P(X > x) is what is left.
+        zone=str(zones_of(1.0 - too_many(1))[()]),
         z2=z2,
         z2_critical=z2_critical,
         peak_uncovered=float(missing.max()),
@@ -241,5 +247,7 @@ def _use(loss: FloatArray, margin: FloatArray) -> FloatArray:
 
 
 @cache
-def _critical(days: int, tail: float) -> float:
-    return float(critical_values(LAW, days=days, tail=tail, levels=(SHORTFALL_LEVEL,), paths=_PATHS).joint[0])
+def _critical(days: int, tail: float, samples: int) -> float:
+    """Critical value of the lowest statistic of so many samples, corrected for the choice."""
+    levels = (SHORTFALL_LEVEL / samples,)
+    return float(critical_values(LAW, days=days, tail=tail, levels=levels, paths=_PATHS).joint[0])
