@@ -80,7 +80,7 @@ def requirement_against_equity(accounts: pd.DataFrame) -> str:
         .mark_tick(color=ROLES["ink"], thickness=3, height={"band": 0.95})
         .encode(y=order, x=alt.X("equity_shown:Q"))
     )
-    return _svg(
+    return drawn(
         alt.layer(bars, ticks).properties(width=_NARROW, height=_rows(len(data))),
         name="coverage",
         title="Requirement against equity, largest accounts",
@@ -116,7 +116,7 @@ def house_totals(totals: pd.DataFrame) -> str:
         .mark_text(align="left", dx=6, fontSize=11.5, color=ROLES["ink"])
         .encode(y=order, x=x, text="label:N")
     )
-    return _svg(
+    return drawn(
         alt.layer(bars, labels).properties(width=_NARROW, height=_rows(len(totals), step=28)),
         name="totals",
         title="Initial margin of all accounts by method",
@@ -149,7 +149,7 @@ def parts_by_method(parts: pd.DataFrame, *, methods: list[str]) -> str:
         )
     )
     zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(x="amount:Q")
-    return _svg(
+    return drawn(
         alt.layer(bars, zero).properties(width=_NARROW, height=_rows(len(methods), step=28)),
         name="parts",
         title="Parts of the requirement of all accounts by method",
@@ -198,7 +198,7 @@ def ratio_heat_map(cells: pd.DataFrame) -> str:
             color=alt.condition("abs(datum.ratio - 1) > 0.6", alt.value("#ffffff"), alt.value("#22272c")),
         )
     )
-    return _svg(
+    return drawn(
         alt.layer(boxes, frames, numbers).properties(
             width=max(_WIDE, 92 * len(methods)), height=_rows(cells["account_id"].nunique(), step=21)
         ),
@@ -234,7 +234,7 @@ def requirement_moves(moves: pd.DataFrame) -> str:
         )
     )
     zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(x="amount:Q")
-    return _svg(
+    return drawn(
         alt.layer(bars, zero).properties(width=_NARROW, height=_rows(moves["account_id"].nunique(), step=30)),
         name="moves",
         title="What moved the requirement, biggest movers",
@@ -280,7 +280,7 @@ def scenario_heat_map(cells: pd.DataFrame, *, subject: str) -> str:
             color=alt.condition("abs(datum.share) > 0.55", alt.value("#ffffff"), alt.value("#22272c")),
         )
     )
-    return _svg(
+    return drawn(
         alt.layer(boxes, numbers).properties(
             width=max(_WIDE, 62 * cells["move"].nunique()), height=_rows(cells["account_id"].nunique(), step=26)
         ),
@@ -301,7 +301,7 @@ def price_history(closes: pd.DataFrame, *, asset: str, number: int) -> str:
     )
     curve = alt.Chart(closes).mark_line(color=ROLES["blue"], strokeWidth=1.8).encode(x=x, y=y)
     last = alt.Chart(closes.tail(1)).mark_circle(color=ROLES["red"], size=75, opacity=1).encode(x=x, y=y)
-    return _svg(
+    return drawn(
         alt.layer(curve, last).properties(width=_WIDE, height=130),
         name=f"history{number}",
         title=f"{asset} daily close",
@@ -338,7 +338,7 @@ def position_shares(shares: pd.DataFrame) -> str:
         )
     )
     zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(x="amount:Q")
-    return _svg(
+    return drawn(
         alt.layer(bars, zero).properties(width=_WIDE, height=_rows(shares["position"].nunique())),
         name="shares",
         title="Share of each position in the initial margin",
@@ -376,7 +376,7 @@ def scenario_profile(outcomes: pd.DataFrame, *, subject: str, number: int) -> st
         .encode(x=x, y=y)
     )
     zero = alt.Chart(pd.DataFrame({"amount": [0.0]})).mark_rule(color=ROLES["soft"]).encode(y="amount:Q")
-    return _svg(
+    return drawn(
         alt.layer(zero, dots, binding).properties(width=_WIDE, height=230),
         name=f"profile{number}",
         title=f"Profit and loss of the {subject} positions in every scenario",
@@ -389,7 +389,8 @@ def _rows(count: int, *, step: int = 25) -> int:
     return max(count, 1) * step
 
 
-def _svg(chart: altair.LayerChart | altair.FacetChart, *, name: str, title: str, description: str) -> str:
+def drawn(chart: altair.LayerChart | altair.FacetChart, *, name: str, title: str, description: str) -> str:
+    """Draw a chart as SVG that stands inside a page, with a title and a description for screen readers."""
     import vl_convert
 
     spec: dict[str, Any] = (

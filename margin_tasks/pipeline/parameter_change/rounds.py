@@ -81,6 +81,16 @@ def propose(reference: Reference) -> Reference:
         return {"proposal_id": proposal_id}
 
 
+def report(reference: Reference) -> list[str]:
+    """Write the calibration report and the model validation file, as pages and PDF; return the files."""
+    from margin_tasks.pipeline.parameter_change.papers import write_papers
+
+    here, found = settings(), Calibration.model_validate(reference)
+    with _kept_failure(_folder(here, found)):
+        say("  calibration report and validation file", waiting_for="drawing the calibration report")
+        return [str(path.relative_to(here.home)) for path in write_papers(here, found, folder=_folder(here, found))]
+
+
 def approval_is_asked_for(reference: Reference, proposed: Reference) -> bool:
     """Return whether a proposal is left to the approval DAG; those of the command line wait for a command."""
     return proposed["proposal_id"] is not None and Calibration.model_validate(reference).runner == SCHEDULER
@@ -113,7 +123,3 @@ def _kept_failure(folder: Path) -> Iterator[None]:
         with whole_file(folder / FAILURE) as temporary:
             temporary.write_text(json.dumps({"reason": error.reason, "message": error.message}), encoding="utf-8")
         raise
-
-
-def report(reference: Reference) -> None:
-    """Write the calibration report."""
