@@ -64,6 +64,20 @@ def test_a_demonstration_plays_the_life_of_the_calls_and_leaves_the_home_alone(p
     assert published.json("call", "list") == before
 
 
+def test_a_calibration_of_the_day_leaves_a_proposal_waiting_and_writes_its_papers(published: Home) -> None:
+    made = published.json("calibrate", "--date", BUSINESS_DATE)
+    champions = {row["parameter"] for row in made["estimates"] if row["parameter_role"] == "champion"}
+    assert {"portfolio.BTC.price_range", "portfolio.ETH.price_range"} <= champions
+    [proposal] = made["proposals"]
+    assert (proposal["state"], proposal["proposed_by"]) == ("WAITING", person())
+    impacts = published.json("parameters", "show", proposal["proposal_id"])["impacts"]
+    assert len(impacts) == published.published_runs()[0]["accounts"]
+    assert sorted(Path(path).name for path in made["documents"]) == [
+        "calibration_report.html", "calibration_report.pdf", "model_validation.html", "model_validation.pdf",
+    ]  # fmt: skip
+    assert published.json("parameters", "list")["set"] == "filed", "nothing goes live by itself"
+
+
 def test_the_manifest_names_inputs_code_parameters_and_outputs(published: Home) -> None:
     first = published.published_runs()[0]
     path = published.path / "runs" / BUSINESS_DATE / "EOD" / str(first["run_id"]) / "manifest.json"
