@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from margin_tasks.calibration.changes import Change, Proposal, set_id
+from margin_tasks.contracts.parameter_vocabulary import ProposalKind, Significance
 from margin_tasks.pipeline.lake_access import lake
+from margin_tasks.pipeline.parameter_change.log import changed_book, read_book
 from margin_tasks.pipeline.settings import PROJECT_ROOT, settings
 from tests.services.airflow_server import Airflow, running_airflow
 from tests.unit.desk_day import PublishedDay
@@ -49,7 +52,7 @@ def airflow(day: PublishedDay) -> Iterator[Airflow]:
     """Airflow on that day, with a run of the approvals that alice has started and that waits for answers."""
     dags = day.home / "dags"
     dags.mkdir()
-    for name in ("call_approval.py", "call_lifecycle.py"):
+    for name in ("call_approval.py", "call_lifecycle.py", "parameter_approval.py"):
         shutil.copy(PROJECT_ROOT / "dags" / name, dags)
     # The deadline of the cut-off lies a day earlier here, so that it is missed at once.
     text = (PROJECT_ROOT / "dags" / "clearing_day.py").read_text(encoding="utf-8")
@@ -59,7 +62,7 @@ def airflow(day: PublishedDay) -> Iterator[Airflow]:
     users = {"alice": "user", "bob": "user", "carol": "user", "root": "admin"}
     with running_airflow(day.home, dags=dags, users=users, more={"MARGIN_APPROVERS": "alice,bob,carol"}) as airflow:
         airflow.do("root", "POST", "/api/v2/pools", {"name": "lake", "slots": 1, "include_deferred": False})
-        airflow.wait("DAGs are read", lambda: airflow.get("root", "/api/v2/dags")["total_entries"] == 3)
+        airflow.wait("DAGs are read", lambda: airflow.get("root", "/api/v2/dags")["total_entries"] == 4)
         assert airflow.get("root", "/api/v2/importErrors")["import_errors"] == []
         airflow.do("root", "PATCH", DAG, {"is_paused": False})
         conf = {"business_date": day.run.business_date.isoformat(), "session": day.run.session}
@@ -204,6 +207,48 @@ def test_a_round_of_the_desk_works(airflow: Airflow, day: PublishedDay) -> None:
     airflow.do("root", "PATCH", rounds, {"is_paused": False})
     airflow.do("bob", "POST", f"{rounds}/dagRuns", {"dag_run_id": "round", "logical_date": None, "conf": {}})
     airflow.wait("the payment is taken up", lambda: of_call(day, APPROVED)[0] == "SETTLED")
+
+
+def test_a_change_of_parameters_is_decided_by_a_second_person(airflow: Airflow, day: PublishedDay) -> None:
+    """The same two tasks ask about a proposal and release it; who proposed it cannot answer."""
+    dag, run = "/api/v2/dags/parameter_approval", "/api/v2/dags/parameter_approval/dagRuns/asked"
+    today = day.run.business_date
+    with changed_book(settings(), holder="test", business_date=today) as (_, book):
+        head = dict(book.head_values())
+        values = head | {"portfolio.BTC.price_range": 0.2}
+        change = Change(
+            parameter="portfolio.BTC.price_range", value_before=0.16, value_after=0.2, significance=Significance.MAJOR
+        )
+        book.propose(
+            Proposal(
+                proposal_id="P1", kind=ProposalKind.MANUAL, changes=(change,), set_values=values,
+                parent_set_id=set_id(head), valid_from=today, reason="fat tails", proposed_by="alice", run_id="manual",
+                business_date=today, session="EOD",
+            ),
+            now=datetime.now(UTC).replace(tzinfo=None),
+        )  # fmt: skip
+    airflow.do("root", "PATCH", dag, {"is_paused": False})
+    airflow.do("carol", "POST", f"{dag}/dagRuns", {"dag_run_id": "asked", "logical_date": None, "conf": {}})
+    asked, released = (f"{run}/taskInstances/approval.{task}/0" for task in ("approve", "release"))
+
+    def state_of(place: str) -> str | None:
+        found = airflow.request("root", "GET", place)
+        return found.json()["state"] if found.status_code == 200 else None
+
+    airflow.wait("the question waits", lambda: state_of(asked) == "awaiting_input")
+    detail = airflow.get("bob", f"{asked}/hitlDetails")
+    assert {user["id"] for user in detail["assigned_users"]} == {"bob"}, "not who proposed it, nor who asked"
+    assert "portfolio.BTC.price_range" in detail["body"]
+    time.sleep(READING_SECONDS)
+    body = {"chosen_options": ["Approve"], "params_input": {"reason": "the tails are fat"}}
+    assert airflow.request("alice", "PATCH", f"{asked}/hitlDetails", body).status_code == 403
+    assert airflow.request("bob", "PATCH", f"{asked}/hitlDetails", body).status_code == 200
+    airflow.wait("it is released", lambda: state_of(released) == "success")
+    with lake(settings(), holder="test", is_read_only=True) as opened:
+        book = read_book(opened, business_date=today)
+    standing = book.found("P1")
+    assert (standing.state, standing.decided_by, standing.reason) == ("APPROVED", "bob", "the tails are fat")
+    assert book.values_in_force(today) is standing
 
 
 def test_alerts_name_every_attempt(day: PublishedDay) -> None:
