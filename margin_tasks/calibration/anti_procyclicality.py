@@ -2,7 +2,9 @@
 
 ``base`` is what the model asks for day by day, positive, shape P at one day or T x P over a history; what comes back is
 what is published. A tool sees the day and its own state of the day before, nothing later. The state is handed in and
-out, so that a day can be repeated and a history continued exactly where it stopped. Source: RTS 153/2013 art. 28(1).
+out, so that a day can be repeated and a history continued exactly where it stopped. ``calibration.tool_policy`` joins
+the tools that a policy names. Sources: RTS 153/2013 art. 28(1); ESMA91-1505572268-3217 on the buffer: when it may be
+used and how it is built again is a policy, written beforehand.
 """
 
 from __future__ import annotations
@@ -27,51 +29,72 @@ LEAST_STRESSED_WEIGHT = 0.25
 class BufferState:
     """State of the buffer after a day, shape P: what was published, and the level kept since stress began.
 
-    ``frozen`` is NaN in calm.
+    ``frozen`` is NaN in calm. ``remaining``: share of the base that was published above it.
     """
 
     published: FloatArray
     frozen: FloatArray
+    remaining: FloatArray
 
 
 def buffered(
-    base: FloatArray, *, is_stressed: BoolArray, state: BufferState | None, share: float = LEAST_BUFFER
+    base: FloatArray,
+    *,
+    is_stressed: BoolArray,
+    state: BufferState | None,
+    share: float = LEAST_BUFFER,
+    rebuilt_in_a_day: float = 1.0,
 ) -> BufferState:
     """Publish one day.
 
     In calm ``(1 + share) base``. From the first day of stress the level published last is kept, and the base may use
-    the buffer up: ``max(base, frozen)``. Once stress is over the buffer is built again, at once.
+    the buffer up: ``max(base, frozen)``. Once stress is over the buffer is built again, by a share of it every day.
 
     Args:
         base: what the model asks for, shape P.
         is_stressed: whether the buffer may be used today, by a rule that knows no later day, shape P.
         state: of the day before; None on the first day, whose stress finds a full buffer.
         share: buffer over the base, at least 25 %.
+        rebuilt_in_a_day: share of the full buffer that a calm day adds to what is left of it; 1 for all at once.
 
     Raises:
-        MarginError: INVALID_REQUEST for a share below 25 % or a base that is not positive.
+        MarginError: INVALID_REQUEST for a share below 25 %, a rebuilt share outside (0, 1], a base that is not
+            positive, or a state of other parameters.
     """
     if not LEAST_BUFFER <= share < np.inf:
         raise MarginError(FailureReason.INVALID_REQUEST, f"a buffer of {share} is below {LEAST_BUFFER}, art. 28(1)(a)")
+    if not 0.0 < rebuilt_in_a_day <= 1.0:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"{rebuilt_in_a_day} of a buffer in a day is not in (0, 1]")
     asked = positive_history(np.atleast_1d(base), least_days=1)
-    stressed = np.broadcast_to(np.asarray(is_stressed, dtype=np.bool_), asked.shape)
-    full = (1.0 + share) * asked
-    before = state or BufferState(published=full, frozen=np.full(asked.shape, np.nan))
+    stressed = _by_parameter(is_stressed, asked)
+    before = state or BufferState(
+        published=(1.0 + share) * asked, frozen=np.full(asked.shape, np.nan), remaining=np.full(asked.shape, share)
+    )
+    refuse_other_parameters(asked, before.published)
+    rebuilt = (1.0 + np.minimum(share, before.remaining + rebuilt_in_a_day * share)) * asked
     kept = np.where(np.isnan(before.frozen), before.published, before.frozen)
+    published = np.where(stressed, np.maximum(asked, kept), rebuilt)
     return BufferState(
-        published=np.where(stressed, np.maximum(asked, kept), full), frozen=np.where(stressed, kept, np.nan)
+        published=published,
+        frozen=np.where(stressed, kept, np.nan),
+        remaining=np.maximum(remaining_buffer(published, asked), 0.0),
     )
 
 
 def buffered_history(
-    base: FloatArray, *, is_stressed: BoolArray, state: BufferState | None = None, share: float = LEAST_BUFFER
+    base: FloatArray,
+    *,
+    is_stressed: BoolArray,
+    state: BufferState | None = None,
+    share: float = LEAST_BUFFER,
+    rebuilt_in_a_day: float = 1.0,
 ) -> tuple[FloatArray, BufferState]:
     """Publish a history of shape T x P, day by day; what was published, shape T x P, and the state after it."""
     asked = positive_history(base, least_days=1)
-    stressed = np.broadcast_to(np.asarray(is_stressed, dtype=np.bool_), asked.shape)
+    stressed = _by_parameter(is_stressed, asked)
     states: list[BufferState] = []
     for today, in_stress in zip(asked, stressed, strict=True):  # a day's buffer is what the day before has left of it
-        state = buffered(today, is_stressed=in_stress, state=state, share=share)
+        state = buffered(today, is_stressed=in_stress, state=state, share=share, rebuilt_in_a_day=rebuilt_in_a_day)
         states.append(state)
     return np.stack([each.published for each in states]).reshape(asked.shape), states[-1]
 
@@ -79,6 +102,29 @@ def buffered_history(
 def remaining_buffer(published: FloatArray, base: FloatArray) -> FloatArray:
     """Share of the base that is published above it."""
     return np.asarray(published / base - 1.0)
+
+
+def refuse_other_parameters(asked: FloatArray, before: FloatArray) -> None:
+    """Refuse a state of the day before that is of another number of parameters.
+
+    Raises:
+        MarginError: INVALID_REQUEST.
+    """
+    if asked.shape != before.shape:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            f"parameters of shape {asked.shape} today and {before.shape} in the state of the day before",
+        )
+
+
+def _by_parameter(answer: BoolArray, asked: FloatArray) -> BoolArray:
+    given = np.asarray(answer, dtype=np.bool_)
+    try:
+        return np.broadcast_to(given, asked.shape)
+    except ValueError:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST, f"answers of shape {given.shape} for parameters of shape {asked.shape}"
+        ) from None
 
 
 # --- (b) and (c) -----------------------------------------------------------------------------------------------------

@@ -225,19 +225,22 @@ def cornish_fisher_quantile(level: ArrayLike, *, skewness: ArrayLike, excess_kur
 
 
 def threshold_tail(
-    level: ArrayLike, *, threshold: float, scale: float, shape: float, observations: int, exceedances: int
+    level: ArrayLike, *, threshold: ArrayLike, scale: ArrayLike, shape: ArrayLike, observations: int, exceedances: int
 ) -> TailMeasure:
-    """Tail beyond a threshold, losses above it being generalised Pareto.
+    """Tail beyond a threshold, losses above it being generalised Pareto; arrays broadcast.
 
     Raises:
         MarginError: INVALID_REQUEST when the level lies below the threshold, or the shape leaves no mean.
     """
     confidence = np.asarray(level, dtype=np.float64)
+    start, width, xi = (np.asarray(each, dtype=np.float64) for each in (threshold, scale, shape))
     share = exceedances / observations
     _refuse(bool((confidence <= 1.0 - share).any()), "peaks over threshold: the level lies below the threshold")
-    _refuse(shape >= 1.0, f"peaks over threshold: shape {shape} leaves no expected shortfall; it must be below 1")
-    quantile = threshold + genpareto.isf((1.0 - confidence) / share, shape, scale=scale)
-    return TailMeasure(quantile, (quantile + scale - shape * threshold) / (1.0 - shape))
+    _refuse(
+        bool((xi >= 1.0).any()), f"peaks over threshold: shape {xi} leaves no expected shortfall; it must be below 1"
+    )
+    quantile = start + genpareto.isf((1.0 - confidence) / share, xi, scale=width)
+    return TailMeasure(quantile, (quantile + width - xi * start) / (1.0 - xi))
 
 
 class LognormalFactors(NamedTuple):

@@ -15,8 +15,8 @@ from margin_tasks.calibration.anti_procyclicality import (
     remaining_buffer,
     stressed_weight,
 )
+from margin_tasks.calibration.estimates.scan_range import price_scan_range
 from margin_tasks.calibration.procyclicality import swing
-from margin_tasks.calibration.scan_ranges import price_scan_range
 from margin_tasks.risk.estimators import ewma_variance
 from tests.reference.reading import Case, cases, data_file
 

@@ -14,8 +14,8 @@ from margin_tasks.calibration.anti_procyclicality import (
     speed_limited_history,
     stressed_weight,
 )
+from margin_tasks.calibration.estimates.scan_range import price_scan_range
 from margin_tasks.calibration.procyclicality import swing
-from margin_tasks.calibration.scan_ranges import price_scan_range
 from margin_tasks.contracts.failures import FailureReason, MarginError
 
 RANDOM = np.random.default_rng(11)
