@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from margin_tasks.calibration.procyclicality import positive_history
+from margin_tasks.calibration.shapes import fitted_to
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray
@@ -118,13 +119,7 @@ def refuse_other_parameters(asked: FloatArray, before: FloatArray) -> None:
 
 
 def _by_parameter(answer: BoolArray, asked: FloatArray) -> BoolArray:
-    given = np.asarray(answer, dtype=np.bool_)
-    try:
-        return np.broadcast_to(given, asked.shape)
-    except ValueError:
-        raise MarginError(
-            FailureReason.INVALID_REQUEST, f"answers of shape {given.shape} for parameters of shape {asked.shape}"
-        ) from None
+    return np.asarray(fitted_to(answer, asked.shape, what="whether the buffer may be used") > 0.0)
 
 
 # --- (b) and (c) -----------------------------------------------------------------------------------------------------
@@ -141,7 +136,10 @@ def stressed_weight(base: FloatArray, *, stressed: FloatArray, weight: float = L
             FailureReason.INVALID_REQUEST,
             f"a weight of {weight} is not in [{LEAST_STRESSED_WEIGHT}, 1] (art. 28(1)(b))",
         )
-    asked, worst = positive_history(base, least_days=1), np.asarray(stressed, dtype=np.float64)
+    asked = positive_history(base, least_days=1)
+    worst = fitted_to(stressed, asked.shape, what="stressed levels")
+    if not (np.isfinite(worst).all() and (worst > 0.0).all()):
+        raise MarginError(FailureReason.INVALID_REQUEST, "stressed levels are finite and positive")
     return np.asarray((1.0 - weight) * asked + weight * worst)
 
 
@@ -150,7 +148,8 @@ def floored(base: FloatArray, *, floor: FloatArray) -> FloatArray:
     lowest = np.asarray(floor, dtype=np.float64)
     if not (np.isfinite(lowest).all() and (lowest >= 0.0).all()):
         raise MarginError(FailureReason.INVALID_REQUEST, "a floor is finite and not negative")
-    return np.asarray(np.maximum(positive_history(base, least_days=1), lowest))
+    asked = positive_history(base, least_days=1)
+    return np.asarray(np.maximum(asked, fitted_to(lowest, asked.shape, what="floor")))
 
 
 # --- a speed limit ----------------------------------------------------------------------------------------------------
@@ -186,6 +185,7 @@ def speed_limited(base: FloatArray, *, before: FloatArray, most_up: float, most_
         raise MarginError(FailureReason.INVALID_REQUEST, f"limits of {most_up} up and {most_down} down")
     asked = positive_history(np.atleast_1d(base), least_days=1)
     last = positive_history(np.atleast_1d(before), least_days=1)
+    refuse_other_parameters(asked, last)
     published = np.clip(asked, last * (1.0 - most_down), last * (1.0 + most_up))
     return Limited(published=published, withheld=asked - published)
 

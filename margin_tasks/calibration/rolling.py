@@ -13,18 +13,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from margin_tasks.calibration.backtests.adequacy import AdequacySummary, adequacy, summary
+from margin_tasks.calibration.backtests.adequacy import AdequacySummary, HorizonLoss, adequacy, summary
 from margin_tasks.calibration.backtests.coverage import (
     LikelihoodRatio,
-    coverage_interval,
     independence,
     non_overlapping,
     probability_of_as_many,
     proportion_of_failures,
     transitions,
-    zones,
+    zones_of,
 )
+from margin_tasks.calibration.backtests.overlapping import of_the_worst, overlapping
 from margin_tasks.calibration.procyclicality import Swing, swing
+from margin_tasks.calibration.shapes import fitted_to
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.risk.estimators import ewma_variance
@@ -43,8 +44,9 @@ class Forecasts:
 class Verdict:
     """What history says about margins, one entry for each portfolio.
 
-    ``interval``: coverage, lower and upper end at 95 %, over all judged days. ``frequency``, ``too_many``, ``scatter``
-    and ``zone`` are those of the sample of non-overlapping horizons that looks worst.
+    ``interval``: coverage, lower and upper end at 95 %, and ``too_many`` (one-sided), both of all judged days at what
+    overlapping horizons are worth. ``frequency``, ``scatter`` and ``zone``: of the sample of non-overlapping horizons
+    that looks worst, the p-values and the zone corrected for having chosen it.
     """
 
     figures: AdequacySummary
@@ -87,7 +89,15 @@ def filtered_forecasts(pnl: FloatArray, *, window: int, level: float, decay: flo
     return Forecasts(value_at_risk=quantile * volatility[1:], expected_shortfall=beyond * volatility[1:], window=window)
 
 
-def verdict(pnl: FloatArray, margin: FloatArray, *, window: int, horizon: int, probability: float) -> Verdict:
+def verdict(
+    pnl: FloatArray,
+    margin: FloatArray,
+    *,
+    window: int,
+    horizon: int,
+    probability: float,
+    loss: HorizonLoss = HorizonLoss.AT_THE_END,
+) -> Verdict:
     """Judge margins over a history, from the first day that has one.
 
     Args:
@@ -96,29 +106,39 @@ def verdict(pnl: FloatArray, margin: FloatArray, *, window: int, horizon: int, p
         window: days before the first margin, as of a :class:`Forecasts`.
         horizon: days of the margin period of risk.
         probability: of an exception on a day, as the confidence of the margin states it.
+        loss: of the horizon; a forecast over h days is tested at their end.
 
     Raises:
-        MarginError: INVALID_REQUEST when no horizon has elapsed, or figures are not finite.
+        MarginError: INVALID_REQUEST when no horizon has elapsed, figures are not finite, or shapes do not fit.
     """
-    judged = adequacy(pnl[window - 1 :], margin[window - 1 :], horizon=horizon)
+    daily = np.asarray(pnl, dtype=np.float64)
+    held = fitted_to(margin, daily.shape, what="margin")[window - 1 :]
+    judged = adequacy(daily[window - 1 :], held, horizon=horizon, loss=loss)
     figures = summary(judged)
+    whole = overlapping(judged.judged, horizon=horizon, probability=probability)
     samples = non_overlapping(judged.judged, horizon=horizon)
-    # The sample with most exceptions is the verdict: the others share its days.
-    count = np.array([sample.sum(axis=0) for sample in samples])
-    worst = count.argmax(axis=0)
-    days = np.array([len(sample) for sample in samples])[worst]
-    most = np.take_along_axis(count, worst[None], axis=0)[0]
-    scattered = np.array([independence(transitions(sample)).statistic for sample in samples])
-    statistic = np.take_along_axis(scattered, worst[None], axis=0)[0]
+    frequency = [proportion_of_failures(len(sample), sample.sum(axis=0), probability=probability) for sample in samples]
+    scatter = [independence(transitions(sample)) for sample in samples]
+    too_many = [probability_of_as_many(len(each), each.sum(axis=0) + 1, probability=probability) for each in samples]
     return Verdict(
         figures=figures,
-        interval=coverage_interval(figures.observations, figures.exceptions),
-        frequency=proportion_of_failures(days, most, probability=probability),
-        too_many=probability_of_as_many(days, most, probability=probability),
-        scatter=LikelihoodRatio.of(statistic, np.ones_like(worst)),
-        zone=zones(days, most, probability=probability),
-        swing=swing(margin[window - 1 :]),
+        interval=(whole.coverage, whole.lower, whole.upper),
+        frequency=_of_the_worst(frequency),
+        too_many=whole.p_too_many,
+        scatter=_of_the_worst(scatter),
+        # The light goes by P(X <= x), of which P(X > x) is what is left.
+        zone=zones_of(1.0 - of_the_worst(too_many)),
+        swing=swing(held),
     )
+
+
+def _of_the_worst(tests: list[LikelihoodRatio]) -> LikelihoodRatio:
+    """The test that rejects most, its p-value corrected for the choice; NaN where none says anything."""
+    p_value = np.array([test.p_value for test in tests])
+    at = np.where(np.isnan(p_value), np.inf, p_value).argmin(axis=0)[None]
+    statistic = np.take_along_axis(np.array([test.statistic for test in tests]), at, axis=0)[0]
+    degrees = np.take_along_axis(np.array([test.degrees for test in tests]), at, axis=0)[0]
+    return LikelihoodRatio(statistic=statistic, degrees=degrees, p_value=of_the_worst(p_value))
 
 
 def _losses(pnl: FloatArray, *, window: int, level: float) -> FloatArray:

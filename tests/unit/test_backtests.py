@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from margin_tasks.calibration.backtests.adequacy import adequacy, summary, worst_pnl
+from margin_tasks.calibration.backtests.adequacy import HorizonLoss, adequacy, summary, worst_pnl
 from margin_tasks.calibration.backtests.coverage import (
     Zone,
+    accepted_exceptions,
     coverage_interval,
     first_failure,
     independence,
@@ -118,6 +119,19 @@ def test_the_worst_of_a_horizon_is_its_lowest_sum_and_never_a_gain() -> None:
         assert worst[day] == pytest.approx(np.minimum(lowest, 0.0), abs=1e-12)
 
 
+def test_the_end_of_a_horizon_is_the_sum_of_its_days() -> None:
+    pnl = np.array([0.0, -3.0, 2.0, -1.0, 4.0])
+    assert worst_pnl(pnl, horizon=2, loss=HorizonLoss.AT_THE_END)[:3].tolist() == [-1.0, 0.0, 0.0]
+    assert worst_pnl(pnl, horizon=2)[:3].tolist() == [-3.0, 0.0, -1.0]
+
+
+def test_what_decimal_fractions_round_to_is_no_exception() -> None:
+    pnl = np.array([0.0, -0.1, -0.2, 0.0])
+    assert pnl[1] + pnl[2] < -0.3
+    assert not adequacy(pnl, np.array(0.3), horizon=2).is_exception.any()
+    assert adequacy(pnl, np.array(0.2999999), horizon=2).is_exception[0]
+
+
 def test_more_margin_never_covers_less() -> None:
     pnl = RANDOM.standard_t(3, (800, 4))
     low, high = (summary(adequacy(pnl, np.array(margin), horizon=2)) for margin in (1.5, 3.0))
@@ -177,6 +191,17 @@ def test_the_same_seed_gives_the_same_critical_values() -> None:
         lambda: shortfall_statistics(
             np.zeros(3), value_at_risk=np.array(2.0), expected_shortfall=np.array(1.0), tail=0.01
         ),
+        lambda: shortfall_statistics(
+            np.zeros(3), value_at_risk=np.array(-2.0), expected_shortfall=np.array(1.0), tail=0.01
+        ),
+        lambda: shortfall_statistics(np.zeros(3), value_at_risk=np.ones(2), expected_shortfall=np.ones(3), tail=0.01),
+        lambda: adequacy(np.zeros((3, 2)), np.ones((3, 5)), horizon=1),
+        lambda: adequacy(np.zeros(3), np.ones(3), horizon=1.5),
+        lambda: worst_pnl(np.zeros((2, 2, 2)), horizon=1),
+        lambda: non_overlapping(HISTORY, horizon=2.5),
+        lambda: proportion_of_failures(np.full(3, 10), np.ones(2), probability=0.01),
+        lambda: accepted_exceptions(250, probability=0.01, level=2.0),
+        lambda: accepted_exceptions(0, probability=0.01),
         lambda: TailLaw(degrees=1.0).expected_shortfall(0.01),
         lambda: critical_values(TailLaw(), days=0, tail=0.01),
     ],

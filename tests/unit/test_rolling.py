@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy import stats
 
+from margin_tasks.calibration.backtests.adequacy import HorizonLoss
+from margin_tasks.calibration.backtests.coverage import proportion_of_failures
 from margin_tasks.calibration.rolling import filtered_forecasts, historical_forecasts, verdict
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.risk.estimators import ewma_variance, historical_tail
@@ -88,16 +91,32 @@ def test_after_a_change_of_regime_only_the_filter_follows() -> None:
     assert (quick.swing.deviation > slow.swing.deviation).all()
 
 
-def test_the_worst_sample_of_a_horizon_is_the_verdict() -> None:
+def test_a_bad_sample_is_the_verdict_and_having_chosen_it_is_counted() -> None:
     pnl = np.zeros((60, 2))
     pnl[[20, 21, 30], 0] = -10.0
     found = verdict(pnl, np.full(pnl.shape, 5.0), window=10, horizon=5, probability=0.01)
     assert found.figures.exceptions.tolist() == [11, 0]
     assert found.figures.observations == 46
-    # Days of one sample lie five days apart: the losses of two of its windows.
     assert found.too_many[0] < found.too_many[1] == 1.0
-    assert found.zone[0] == "red"
-    assert found.zone[1] == "green"
+    # Days of one sample lie five days apart; the worst of the five has three exceptions in nine.
+    alone = proportion_of_failures(9, 3, probability=0.01)
+    assert found.frequency.statistic[0] == pytest.approx(float(alone.statistic))
+    assert found.frequency.p_value[0] == pytest.approx(5.0 * float(alone.p_value))
+    assert found.zone.tolist() == ["red", "green"]
+
+
+def test_right_margins_over_several_days_are_not_rejected_more_often_than_stated() -> None:
+    horizon, level = 5, 0.05
+    pnl = np.random.default_rng(5).standard_normal((1005, 800))
+    margin = np.full(pnl.shape, stats.norm.isf(0.01) * np.sqrt(horizon))
+    found = verdict(pnl, margin, window=1, horizon=horizon, probability=0.01)
+    for p_value in (found.too_many, found.frequency.p_value):
+        assert (p_value < level).mean() <= level
+    assert (found.zone == "green").mean() >= 0.93
+    # The lowest point on the way is another question, which a right forecast of the end does not answer.
+    on_the_way = verdict(pnl, margin, window=1, horizon=horizon, probability=0.01, loss=HorizonLoss.WORST_ON_THE_WAY)
+    assert (on_the_way.figures.exceptions >= found.figures.exceptions).all()
+    assert on_the_way.figures.exceptions.mean() > 1.2 * found.figures.exceptions.mean()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +131,8 @@ def test_the_worst_sample_of_a_horizon_is_the_verdict() -> None:
         lambda: filtered_forecasts(PNL, window=10, level=0.99, decay=1.0),
         lambda: verdict(PNL, np.full(PNL.shape, np.nan), window=10, horizon=1, probability=0.01),
         lambda: verdict(PNL, np.ones(PNL.shape), window=400, horizon=2, probability=0.01),
+        lambda: verdict(PNL, np.ones((400, 4)), window=10, horizon=2, probability=0.01),
+        lambda: verdict(PNL, np.ones(PNL.shape), window=10, horizon=1.5, probability=0.01),
     ],
 )
 def test_what_cannot_be_forecast_or_judged_is_refused(wrong) -> None:

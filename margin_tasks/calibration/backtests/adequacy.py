@@ -1,4 +1,4 @@
-"""Was the margin that was held enough: each day's margin against the worst that followed within its horizon.
+"""Was the margin that was held enough: each day's margin against what followed within its horizon.
 
 Positions stand still over the horizon (clean P&L). The last days of a history, whose horizon has not elapsed, are
 neither passed nor failed. The core model is tested with what the model alone asks for, adequacy with what was
@@ -8,21 +8,38 @@ collected: the same functions, other margins. Sources: RTS 153/2013 art. 49; PQD
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from margin_tasks.calibration.shapes import fitted_to, whole_days
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, IntArray
+
+# What sums of decimal fractions are off by: a loss of 0.1 + 0.2 is covered by 0.3.
+_ROUNDING = 1e-12
+
+
+class HorizonLoss(StrEnum):
+    """Which loss of a horizon a margin is held against.
+
+    ``WORST_ON_THE_WAY``: the lowest sum of the first 1 to h days; what a defaulter's book may cost, and so whether
+    margin was adequate. ``AT_THE_END``: the sum of all h days; what a forecast over h days is of, and so how a core
+    model is tested: the lowest point on the way lies below a right quantile up to twice as often as it says.
+    """
+
+    WORST_ON_THE_WAY = "WORST_ON_THE_WAY"
+    AT_THE_END = "AT_THE_END"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adequacy:
     """What every day's margin met; arrays of shape T, or T x P.
 
-    ``worst_pnl``: lowest sum of the days after, not above zero. ``shortfall``: what margin did not cover, NaN where
-    ``is_complete`` says that the horizon has not elapsed.
+    ``worst_pnl``: that of the horizon after each day, not above zero. ``shortfall``: what margin did not cover, NaN
+    where ``is_complete`` says that the horizon has not elapsed.
     """
 
     worst_pnl: FloatArray
@@ -47,42 +64,52 @@ class AdequacySummary:
     average_uncovered: FloatArray
 
 
-def worst_pnl(pnl: FloatArray, *, horizon: int) -> FloatArray:
-    """Lowest cumulative P&L of the next 1 to ``horizon`` days, seen from each day; not above zero.
+def worst_pnl(pnl: FloatArray, *, horizon: int, loss: HorizonLoss = HorizonLoss.WORST_ON_THE_WAY) -> FloatArray:
+    """Lowest cumulative P&L of the next 1 to ``horizon`` days, or that of all of them, seen from each day.
 
     Args:
         pnl: P&L of each day, gain positive; shape T or T x P.
-        horizon: days of the margin period of risk, at least 1.
+        horizon: days of the margin period of risk, whole and at least 1.
+        loss: which one is meant; not above zero either way.
 
     Raises:
-        MarginError: INVALID_REQUEST for P&L that is not finite or a horizon below 1.
+        MarginError: INVALID_REQUEST for P&L that is not finite or a horizon that is not whole days.
     """
-    daily = np.asarray(pnl, dtype=np.float64)
-    if horizon < 1 or daily.ndim == 0 or len(daily) == 0 or not np.isfinite(daily).all():
-        raise MarginError(FailureReason.INVALID_REQUEST, "P&L is finite, with at least one day, over one day or more")
-    after = np.concatenate([daily[1:], np.zeros((horizon, *daily.shape[1:]))])
-    windows = sliding_window_view(after, horizon, axis=0)[: len(daily)]
-    return np.asarray(np.minimum(windows.cumsum(axis=-1).min(axis=-1), 0.0))
+    daily, days = np.asarray(pnl, dtype=np.float64), whole_days(horizon)
+    if daily.ndim not in (1, 2) or len(daily) == 0 or not np.isfinite(daily).all():
+        raise MarginError(FailureReason.INVALID_REQUEST, "P&L is finite, by day, or by day and portfolio")
+    after = np.concatenate([daily[1:], np.zeros((days, *daily.shape[1:]))])
+    sums = sliding_window_view(after, days, axis=0)[: len(daily)].cumsum(axis=-1)
+    reached = sums[..., -1] if loss is HorizonLoss.AT_THE_END else sums.min(axis=-1)
+    return np.asarray(np.minimum(reached, 0.0))
 
 
-def adequacy(pnl: FloatArray, margin: FloatArray, *, horizon: int) -> Adequacy:
-    """Hold each day's margin against the worst P&L of the horizon after it.
+def adequacy(
+    pnl: FloatArray,
+    margin: FloatArray,
+    *,
+    horizon: int,
+    loss: HorizonLoss = HorizonLoss.WORST_ON_THE_WAY,
+) -> Adequacy:
+    """Hold each day's margin against the P&L of the horizon after it.
 
     Args:
         pnl: P&L of each day, gain positive; shape T or T x P.
         margin: what was held at the end of each day, not negative; broadcast to ``pnl``.
         horizon: days of the margin period of risk.
+        loss: which loss of the horizon counts.
 
     Raises:
-        MarginError: INVALID_REQUEST for figures that are not finite, or a negative margin.
+        MarginError: INVALID_REQUEST for figures that are not finite, a negative margin, or shapes that do not fit.
     """
-    worst = worst_pnl(pnl, horizon=horizon)
-    held = np.broadcast_to(np.asarray(margin, dtype=np.float64), worst.shape)
+    worst = worst_pnl(pnl, horizon=horizon, loss=loss)
+    held = fitted_to(margin, worst.shape, what="margin")
     if not np.isfinite(held).all() or np.any(held < 0.0):
         raise MarginError(FailureReason.INVALID_REQUEST, "margin is finite and not negative")
     is_complete = np.arange(len(worst)) < len(worst) - horizon
     elapsed = is_complete.reshape(-1, *([1] * (worst.ndim - 1)))
-    uncovered = np.maximum(-worst - held, 0.0)
+    uncovered = -worst - held
+    uncovered = np.where(uncovered > _ROUNDING * held, uncovered, 0.0)
     return Adequacy(
         worst_pnl=worst,
         is_complete=is_complete,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from margin_tasks.calibration.shapes import whole_days
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, IntArray
@@ -115,9 +116,18 @@ def normal_score(days: ArrayLike, exceptions: ArrayLike, *, probability: ArrayLi
 
 
 def accepted_exceptions(days: int, *, probability: float, level: float = 0.05) -> tuple[int, int]:
-    """Fewest and most exceptions that Kupiec's two-sided test does not reject at a level."""
+    """Fewest and most exceptions that Kupiec's two-sided test does not reject at a level.
+
+    Raises:
+        MarginError: INVALID_REQUEST for less than a day, a probability or level outside (0, 1), or a level at which
+            every number is rejected.
+    """
+    if days < 1 or not 0.0 < level < 1.0:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"{days} days, at a level of {level}: out of range")
     numbers = np.arange(days + 1)
     kept = numbers[proportion_of_failures(days, numbers, probability=probability).p_value > level]
+    if len(kept) == 0:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"at a level of {level} every number is rejected")
     return int(kept[0]), int(kept[-1])
 
 
@@ -143,7 +153,12 @@ def coverage_interval(
 
 def zones(days: ArrayLike, exceptions: ArrayLike, *, probability: ArrayLike) -> NDArray[np.object_]:
     """Zone of the traffic light for any T and p, by P(X <= x)."""
-    below = probability_of_at_most(days, exceptions, probability=probability)
+    return zones_of(probability_of_at_most(days, exceptions, probability=probability))
+
+
+def zones_of(at_most: ArrayLike) -> NDArray[np.object_]:
+    """Zone of the traffic light by the cumulative probability P(X <= x)."""
+    below = np.asarray(at_most, dtype=np.float64)
     names = np.array(list(Zone), dtype=object)
     return np.asarray(names[(below >= GREEN_BELOW).astype(int) + (below >= YELLOW_BELOW)])
 
@@ -219,13 +234,14 @@ def non_overlapping(history: BoolArray, *, horizon: int) -> list[BoolArray]:
     """Split a history of overlapping horizons into ``horizon`` samples whose own windows do not overlap.
 
     Losses over h days that are looked at every day share h - 1 of them, so that one bad day makes up to h exceptions
-    that follow each other: tests of independent days are for one of these samples at a time, or for the worst of them.
+    that follow each other: tests of independent days are for one of these samples at a time, or for the worst of them
+    as ``backtests.overlapping.of_the_worst`` judges it.
+
+    Raises:
+        MarginError: INVALID_REQUEST for a horizon that is not whole, or does not fit.
     """
-    if horizon < 1 or len(history) < horizon:
-        raise MarginError(
-            FailureReason.INVALID_REQUEST, f"a horizon of {horizon} days does not fit into {len(history)} days"
-        )
-    return [history[start::horizon] for start in range(horizon)]
+    step = whole_days(horizon, most=len(history))
+    return [history[start::step] for start in range(step)]
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
@@ -269,4 +285,12 @@ def _counts(days: ArrayLike, exceptions: ArrayLike) -> tuple[FloatArray, FloatAr
 def _checked(
     days: ArrayLike, exceptions: ArrayLike, probability: ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    return *_counts(days, exceptions), _probability(probability)
+    expected = _probability(probability)
+    try:
+        np.broadcast_shapes(np.shape(days), np.shape(exceptions), expected.shape)
+    except ValueError:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            f"days {np.shape(days)}, exceptions {np.shape(exceptions)} and probabilities {expected.shape} do not fit",
+        ) from None
+    return *_counts(days, exceptions), expected

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from margin_tasks.calibration.shapes import fitted_to
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import IntArray
@@ -37,21 +38,25 @@ def shortfall_statistics(
 
     Args:
         pnl: X, gain positive; shape T or T x P.
-        value_at_risk: forecast for each day, positive, broadcast to ``pnl``.
+        value_at_risk: forecast for each day, not negative, broadcast to ``pnl``.
         expected_shortfall: forecast for each day, not below ``value_at_risk``.
         tail: probability of an exception, 0.025 for 97.5 %.
 
     Raises:
-        MarginError: INVALID_REQUEST for what is not finite, a tail outside (0, 1), or a shortfall below its quantile.
+        MarginError: INVALID_REQUEST for what is not finite, a tail outside (0, 1), a negative value at
+            risk, a shortfall below it, or shapes that do not fit.
     """
     gained = np.asarray(pnl, dtype=np.float64)
-    quantile = np.broadcast_to(np.asarray(value_at_risk, dtype=np.float64), gained.shape)
-    mean = np.broadcast_to(np.asarray(expected_shortfall, dtype=np.float64), gained.shape)
+    quantile = fitted_to(value_at_risk, gained.shape, what="value at risk")
+    mean = fitted_to(expected_shortfall, gained.shape, what="expected shortfall")
     _check_tail(tail)
     if gained.ndim == 0 or len(gained) == 0 or not all(np.isfinite(each).all() for each in (gained, quantile, mean)):
         raise MarginError(FailureReason.INVALID_REQUEST, "P&L and forecasts are finite, with at least one day")
-    if np.any(mean <= 0.0) or np.any(mean < quantile):
-        raise MarginError(FailureReason.INVALID_REQUEST, "expected shortfall is positive and not below value at risk")
+    if np.any(quantile < 0.0) or np.any(mean <= 0.0) or np.any(mean < quantile):
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            "value at risk is not negative; expected shortfall is positive and not below value at risk",
+        )
     is_exception = gained + quantile < 0.0
     count = is_exception.sum(axis=0)
     size = np.where(is_exception, gained / mean, 0.0).sum(axis=0)

@@ -131,14 +131,18 @@ def read_history(prices: ArrayLike, *, policy: HistoryPolicy, is_gap_before: Boo
         (Outcome.NOT_POSITIVE, np.flatnonzero(price <= 0.0)),
         (Outcome.OUTLIER, np.flatnonzero(disagreeing.any(axis=1))),
     ]
-    missing = np.cumsum(missing_before)
-    is_gap = (np.diff(known) > 1) | (np.diff(missing[known]) > 0)
-    found.append((Outcome.GAPS, np.union1d(np.flatnonzero(~np.isfinite(price)), rows[is_gap])))
+    is_gap = (np.diff(known) > 1) | (np.diff(np.cumsum(missing_before)[known]) > 0)
+    found.append((Outcome.GAPS, np.flatnonzero(~np.isfinite(price) | missing_before)))
     if not moves.any():
         found.append((Outcome.NO_HISTORY if len(known) == 0 else Outcome.ALL_EQUAL, rows if len(rows) else known))
         none = moves[:0]
         return History(
-            delivered=moves, cleaned=none, worst=none, rows=rows[:0], largest_move=0.0, findings=_findings(found)
+            delivered=moves,
+            cleaned=none,
+            worst=none,
+            rows=rows[:0],
+            largest_move=_largest_loss(price),
+            findings=_findings(found),
         )
     is_stale = _is_repeated(moves, least=policy.stale_days - 1)
     is_split, is_unit, is_spike = _jumps(moves, policy=policy)
@@ -153,7 +157,7 @@ def read_history(prices: ArrayLike, *, policy: HistoryPolicy, is_gap_before: Boo
         cleaned=moves[~(is_gap | is_stale | is_split | is_spike)],
         worst=moves[is_kept],
         rows=rows[is_kept],
-        largest_move=float(np.abs(np.expm1(moves[~is_unit])).max(initial=0.0)),
+        largest_move=max(float(np.abs(np.expm1(moves[~is_unit])).max(initial=0.0)), _largest_loss(price)),
         findings=_findings(found),
     )
 
@@ -175,6 +179,14 @@ def agreed_prices(prices: ArrayLike, *, deviation: float) -> tuple[FloatArray, B
     agrees = is_quoted & (np.abs(quoted - middle[:, None]) <= deviation * np.abs(middle[:, None]))
     has_majority = 2 * agrees.sum(axis=1) > is_quoted.sum(axis=1)
     return np.where(has_majority, _median(np.where(agrees, quoted, np.nan)), np.nan), is_quoted & ~agrees
+
+
+def _largest_loss(price: FloatArray) -> float:
+    """Largest fall from a positive price to one that is not, as a share of the price before."""
+    known = price[np.isfinite(price)]
+    before, after = known[:-1], known[1:]
+    has_fallen = (before > 0.0) & (after <= 0.0)
+    return float(((before - after)[has_fallen] / before[has_fallen]).max(initial=0.0))
 
 
 def _findings(found: list[tuple[Outcome, IntArray]]) -> tuple[Finding, ...]:

@@ -401,6 +401,13 @@ def _model(moves: FloatArray, *, estimator: Estimator, regime: Regime) -> _Model
             standardised,
             lambda drawn: move * np.sqrt(_weighted_variance(drawn, decay=regime.decay)[..., -1]),
         )
+    if estimator is Estimator.AGE_WEIGHTED:
+        # Rows are drawn and put in order again: a move keeps about its age.
+        def move_of(drawn: FloatArray) -> FloatArray:
+            resampled = moves[np.sort(drawn, axis=-1).astype(np.int64)]
+            return tail_moves(resampled, estimator=estimator, regime=regime)
+
+        return _Model(estimator, move, np.arange(len(moves), dtype=np.float64), move_of)
     return _Model(estimator, move, moves, lambda drawn: tail_moves(drawn, estimator=estimator, regime=regime))
 
 
