@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test test-fast lint docs bench bench-day lock clean distclean
+.PHONY: help run calibrate up test test-fast lint docs bench bench-day lock clean distclean
 
 help: ## List all commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ $(READY): requirements.lock pyproject.toml
 
 run: $(READY) ## Run the clearing day of the sample, from feeds to margin calls (DATE=2026-02-05)
 	@$(BIN)/margin run --date $(DATE) --source sample
+
+calibrate: $(READY) ## Calibrate on the sample's history, write the report, leave a proposal waiting (DATE=2026-02-05)
+	@$(BIN)/margin calibrate --date $(DATE) --source sample
 
 up: $(READY) ## Start Airflow with its pages on the same home
 	@$(BIN)/margin up

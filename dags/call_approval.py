@@ -30,7 +30,7 @@ from airflow.sdk import (
 )
 
 from margin_tasks.pipeline import deadlines, task_policy
-from margin_tasks.pipeline.desk.approval_operator import AskForApproval, ReleaseCall
+from margin_tasks.pipeline.approval_operator import AskForApproval, ReleaseApproved
 
 LAKE = "lake"
 
@@ -73,10 +73,12 @@ def call_approval() -> None:
 
     @task_group
     def approval(call_id: str) -> None:
-        asked = AskForApproval(task_id="approve", call_id=call_id, pool=LAKE, map_index_template="{{ task.call_id }}")
+        asked = AskForApproval(
+            task_id="approve", kind="call", about=call_id, pool=LAKE, map_index_template="{{ task.about }}"
+        )
         # A named refusal is final; what a worker loses is tried again, for the answer stands and nothing is done twice.
-        released = ReleaseCall(
-            task_id="release", call_id=call_id, pool=LAKE, retries=3, map_index_template="{{ task.call_id }}"
+        released = ReleaseApproved(
+            task_id="release", kind="call", about=call_id, pool=LAKE, retries=3, map_index_template="{{ task.about }}"
         )
         asked >> released
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from margin_tasks.calls.events import UNISSUED, CallEvent, CallTerms
 from margin_tasks.calls.lifecycle import POLICY_ACTOR, Call, CallBook, TransitionError
 from margin_tasks.calls.policy import ApprovalTerms, CallPolicy
-from margin_tasks.collateral.amounts import ZERO
+from margin_tasks.collateral.amounts import MINOR_DIGITS, ZERO
 from margin_tasks.contracts.call_vocabulary import CallState, EventType
 from margin_tasks.contracts.failures import FailureReason, MarginError
 
@@ -334,8 +334,9 @@ def receive_payment(book: CallBook, incoming: IncomingPayment, *, now: datetime)
         )
         _note(book, kind, incoming, reason=known_as, now=now)
         return
-    if incoming.amount <= 0:
-        _note(book, EventType.PAYMENT_REFUSED, incoming, reason=f"{incoming.amount} is no payment", now=now)
+    if incoming.amount <= 0 or incoming.amount != incoming.amount.quantize(_smallest(incoming.currency)):
+        unpayable = f"{FailureReason.WRONG_AMOUNT}: {incoming.amount} {incoming.currency} cannot be paid"
+        _note(book, EventType.PAYMENT_REFUSED, incoming, reason=unpayable, now=now)
         return
     targets, reason = _targets(book, incoming)
     owed = sum((call.outstanding for call in targets), ZERO)
@@ -361,6 +362,11 @@ def receive_payment(book: CallBook, incoming: IncomingPayment, *, now: datetime)
         _apply(book, incoming.payment_id, call, now=now, actor=incoming.actor)
 
 
+def _smallest(currency: str) -> Decimal:
+    """Smallest amount of a currency; a coin or an unknown one has the eight decimals that money has here."""
+    return Decimal(1).scaleb(-MINOR_DIGITS.get(currency, 8))
+
+
 def _targets(book: CallBook, incoming: IncomingPayment) -> tuple[list[Call], str | None]:
     """Calls that a payment goes to, in order, and why there are none."""
     if not incoming.call_id:
@@ -371,6 +377,8 @@ def _targets(book: CallBook, incoming: IncomingPayment) -> tuple[list[Call], str
             and call.terms.currency == incoming.currency
         ]  # fmt: skip
         live.sort(key=lambda call: (call.due_at, call.terms.call_id))
+        if live and incoming.member_id not in (None, live[0].terms.member_id):
+            return [], f"{FailureReason.WRONG_MEMBER}: {incoming.account_id} is an account of {live[0].terms.member_id}"
         return live, None if live else f"{FailureReason.UNKNOWN_CALL}: the account has no open call in this currency"
     call = _in_force(book, incoming.call_id)
     if call is None:
@@ -439,12 +447,12 @@ def _refusal(reply: IncomingReply, call: Call | None) -> str | None:
         return f"{FailureReason.WRONG_MEMBER}: {call.terms.call_id} is not a call of {reply.member_id}"
     if not call.is_live:
         return f"{FailureReason.ILLEGAL_TRANSITION}: {call.terms.call_id} is {call.state}"
-    if reply.replied_at > call.due_at:
-        return f"{FailureReason.TOO_LATE}: it was due at {call.due_at:%Y-%m-%d %H:%M} UTC"
     if reply.currency not in (None, call.terms.currency):
         return f"{FailureReason.WRONG_CURRENCY}: {call.terms.call_id} is due in {call.terms.currency}"
     if reply.amount is not None and reply.amount <= 0:
         return f"{FailureReason.WRONG_AMOUNT}: {reply.amount} is no amount"
+    if reply.replied_at > call.due_at:
+        return f"{FailureReason.TOO_LATE}: it was due at {call.due_at:%Y-%m-%d %H:%M} UTC"
     open_amount = call.undisputed if reply.kind is ReplyKind.DISPUTE else call.terms.amount
     if reply.kind is ReplyKind.DISPUTE and open_amount == 0:
         return f"{FailureReason.WRONG_AMOUNT}: nothing undisputed is open"

@@ -16,6 +16,8 @@ from margin_tasks.contracts.failures import ContractError, FailureReason
 from margin_tasks.contracts.frames import DECIMAL_PRECISION, decimal_array, quantise
 
 ZERO = Decimal("0.00000000")
+MINOR_DIGITS = {"USD": 2, "EUR": 2, "GBP": 2, "CHF": 2, "JPY": 0}
+"""Digits after the point in which a bank pays a currency (ISO 4217)."""
 
 
 def exact(value: float | Decimal) -> Decimal:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from margin_tasks.contracts.call_vocabulary import CallState, EventType
 from margin_tasks.contracts.decision_vocabulary import CallTrigger, Decision, DecisionReason
+from margin_tasks.contracts.parameter_vocabulary import ProposalEvent, ProposalKind, Significance
 
 
 class Kind(StrEnum):
@@ -482,6 +483,46 @@ _FIELDS: tuple[Field, ...] = (
     _string("delivery_channel", "Way out of the house.", allowed=("outbox", "smtp", "object_store", "webhook")),
     _string("delivery_outcome", "How the attempt ended.", allowed=("sent", "temporary_failure", "permanent_failure")),
     _string("delivery_detail", "What the receiver answered, without secrets."),
+    # parameters and how they change
+    _string("parameter", "Calibrated parameter: rulebook, underlying and name, separated by dots."),
+    _string(
+        "parameter_role",
+        "champion: what the policy proposes; challenger: another estimator, in shadow.",
+        allowed=("champion", "challenger"),
+    ),
+    _string("estimator", "Estimator behind the value."),
+    _number("value_in_force", "share", "Value that was in force when the estimate was made.", minimum=0.0),
+    _number("model_value", "share", "What the data ask for, before any tool against procyclicality.", minimum=0.0),
+    _number("proposed_value", "share", "What would be published, after the tools.", minimum=0.0),
+    _number("lower_value", "share", "Lower end of the bootstrap interval of the model's value.", minimum=0.0),
+    _number("upper_value", "share", "Upper end of the bootstrap interval of the model's value.", minimum=0.0),
+    _string("estimate_outcome", "How the estimate ended: estimated, or the reason why it could not be."),
+    _string("estimate_fallback", "What stands in where it could not be estimated."),
+    _string("estimate_findings", "What the data showed, one after the other."),
+    _integer("observations", "days", "Observations behind the figure.", minimum=0),
+    _date("first_day", "First day of the history behind the figure."),
+    _date("last_day", "Last day of the history behind the figure."),
+    _number("excess_kurtosis", "number", "Excess kurtosis of the returns; empty where there are too few."),
+    _number("tail_index", "number", "Tail index of the returns (Hill); empty where there are too few.", minimum=0.0),
+    _number("tail_index_error", "number", "Standard error of the tail index.", minimum=0.0),
+    _string("tool_state", "State of the tools against procyclicality after the day, as JSON."),
+    _string("proposal_id", "Proposal of a change of parameters."),
+    _string("proposal_kind", "Why the change is proposed.", allowed=tuple(kind.value for kind in ProposalKind)),
+    _string("proposal_reason", "Why, in words."),
+    _string("proposed_by", "Who proposed it, or the calibration; may not approve it."),
+    _number("value_before", "share", "Value before the change.", minimum=0.0),
+    _number("value_after", "share", "Value after the change.", minimum=0.0),
+    _string("significance", "How much the change moves.", allowed=tuple(kind.value for kind in Significance)),
+    _date("valid_from", "First business date that the values are in force for."),
+    _string("parent_set_id", "Parameter values that the change starts from."),
+    _string("set_id", "SHA-256 over the calibrated values that stand after the change."),
+    _integer("judged_days", "days", "Days of history on which old and new value were judged.", minimum=0),
+    _integer("exceptions_before", "days", "Days on which the move was beyond the old value.", minimum=0),
+    _integer("exceptions_after", "days", "Days on which the move was beyond the new value.", minimum=0),
+    _decimal("requirement_before", USD, "Initial margin with the values in force.", minimum=0.0),
+    _decimal("requirement_after", USD, "Initial margin with the proposed values.", minimum=0.0),
+    _string("proposal_event", "What happened.", allowed=tuple(kind.value for kind in ProposalEvent)),
+    _string("evidence", "Where the fact is recorded outside of this table, as JSON."),
     # change since the previous day
     _decimal("previous_initial_margin", USD, "Requirement of the previous book in the previous market.", minimum=0.0),
     _decimal("market_effect", USD, "Change of the requirement due to prices, volatility and time, book unchanged."),

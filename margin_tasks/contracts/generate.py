@@ -34,6 +34,7 @@ _SCHEMA_DESCRIPTIONS = {
     "risk": "Valuation, margin and calls as computed by the array engine.",
     "audit": "The append-only record of clearing runs.",
     "calls": "The append-only record of margin calls from computation to settlement or default.",
+    "parameters": "The append-only record of calibrations, proposed changes, approvals and the values in force.",
 }
 
 

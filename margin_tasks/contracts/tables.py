@@ -295,12 +295,54 @@ CALLS: dict[str, Table] = _by_name(
     ),
 )
 
+# Calibration and change of parameters (schema `parameters`), append-only: which values are in force on a day is what
+# these rows add up to. Estimates carry the calibration as their run.
+PARAMETERS: dict[str, Table] = _by_name(
+    _table(
+        "estimates",
+        "What each calibration estimated, for every parameter and estimator.",
+        "parameter parameter_role estimator value_in_force model_value proposed_value lower_value? upper_value? "
+        "estimate_outcome estimate_fallback estimate_findings? observations first_day? last_day? excess_kurtosis? "
+        "tail_index? tail_index_error? tool_state? run_id business_date session recorded_at",
+        key="run_id parameter parameter_role estimator",
+    ),
+    _table(
+        "proposals",
+        "Proposed changes, one row for each parameter that would change.",
+        "proposal_id proposal_kind parameter value_before value_after significance judged_days exceptions_before "
+        "exceptions_after proposal_reason proposed_by valid_from parent_set_id set_id run_id business_date "
+        "session recorded_at",
+        key="proposal_id parameter",
+    ),
+    _table(
+        "impacts",
+        "What a proposal would change of the requirement of every account on the day of its calibration.",
+        "proposal_id account_id rulebook_id requirement_before requirement_after currency run_id business_date session "
+        "recorded_at",
+        key="proposal_id account_id rulebook_id",
+    ),
+    _table(
+        "events",
+        "Everything that happened to proposals, in order; each event is chained to the one before.",
+        "event_id event_number proposal_event proposal_id occurred_at recorded_at actor event_reason? evidence? run_id "
+        "business_date session",
+        key="event_id",
+    ),
+    _table(
+        "set_values",
+        "Calibrated values of every proposed set, complete.",
+        "set_id proposal_id parameter value_after valid_from run_id business_date session recorded_at",
+        key="proposal_id parameter",
+    ),
+)
+
 # Schemas of the lake and the tables written to each by the pipeline.
 SCHEMAS: dict[str, dict[str, Table]] = {
     "raw": FEEDS | VALIDATION,
     "risk": RISK,
     "audit": AUDIT,
     "calls": CALLS,
+    "parameters": PARAMETERS,
 }
 
 # Feeds that may hold no row on a clearing day; every other feed without rows refuses the run.

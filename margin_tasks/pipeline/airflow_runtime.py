@@ -117,18 +117,19 @@ def prepare_metadata(here: Settings, metadata: str) -> None:
     marker.write_text(airflow_version, encoding="utf-8")
 
 
-def run_dag(conf: dict[str, Any]) -> str:
-    """Run the clearing day's DAG in this process, task by task as the scheduler would; return its final state."""
+def run_dag(conf: dict[str, Any], *, dag_id: str = "clearing_day") -> str:
+    """Run a DAG in this process, task by task as the scheduler would; return its final state."""
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("margin_dag_clearing_day", PROJECT_ROOT / "dags" / "clearing_day.py")
+    spec = importlib.util.spec_from_file_location(f"margin_dag_{dag_id}", PROJECT_ROOT / "dags" / f"{dag_id}.py")
     if spec is None or spec.loader is None:
-        raise FileNotFoundError("dags/clearing_day.py is missing")
+        raise FileNotFoundError(f"dags/{dag_id}.py is missing")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     # Deadlines are watched by a scheduler; a run in this process has a person who watches it.
-    module.clearing_day_dag.deadline = None
-    run = module.clearing_day_dag.test(run_conf=conf)
+    found = getattr(module, f"{dag_id}_dag")
+    found.deadline = None
+    run = found.test(run_conf=conf)
     return str(run.state)
 
 

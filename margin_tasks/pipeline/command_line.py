@@ -20,6 +20,7 @@ from margin_tasks import __version__
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.command_parts import at_home, home_option, json_option, print_json, shown_path
 from margin_tasks.pipeline.desk.commands import call
+from margin_tasks.pipeline.parameter_change.commands import calibrate, parameters
 from margin_tasks.pipeline.run import EOD_CUT_OFF
 from margin_tasks.pipeline.settings import Settings, settings
 from margin_tasks.pipeline.statement_command import statement
@@ -90,6 +91,8 @@ def margin() -> None:
 
 margin.add_command(call)
 margin.add_command(statement)
+margin.add_command(calibrate)
+margin.add_command(parameters)
 
 
 @margin.group()
@@ -173,8 +176,12 @@ def _print_summary(here: Settings, run_id: str, elapsed_seconds: float) -> None:
         ("Quarantine", f"{entry['quarantined_rows']} rows"),
         ("Content hash", entry["content_hash"]),
         ("Day report", shown_path(here.home / "reports" / place / "day_report.html")),
-        ("Notices", shown_path(here.home / "outbox" / place)),
     ]
+    outbox = here.home / "outbox" / place
+    if outbox.is_dir():
+        lines.append(("Notices sent", shown_path(outbox)))
+    elif summary["calls"]:
+        lines.append(("Notices sent", "none: the calls stand since an earlier run, or wait for an approval"))
     if superseded:
         lines.insert(1, ("Supersedes", ", ".join(superseded)))
     click.echo("")
@@ -617,6 +624,55 @@ def query(sql: str, as_json: bool, home: Path | None) -> int:
     click.echo("  ".join(name.ljust(width) for name, width in zip(answer.column_names, widths, strict=True)))
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    return 0
+
+
+@margin.command()
+@click.option("--rulebook", "rulebook_id", required=True, metavar="ID", help="Rulebook that is judged: house_es.")
+@click.option("--from", "first", required=True, metavar="YYYY-MM-DD", help="First day that is margined.")
+@click.option("--to", "last", required=True, metavar="YYYY-MM-DD", help="Last day that anything is known of.")
+@click.option(
+    "--history",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Closes and option chains beside the embedded closes of BTC and ETH; docs/methodology/backtests.md.",
+)
+@click.option(
+    "--accounts",
+    "accounts_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Books by account: account, product, notional_usd [default: the folder's, or some of the sample's].",
+)
+@click.option("--sensitivity/--no-sensitivity", default=True, show_default=True, help="Change parameters, too.")
+@json_option
+def backtest(
+    rulebook_id: str,
+    first: str,
+    last: str,
+    folder: Path | None,
+    accounts_file: Path | None,
+    sensitivity: bool,
+    as_json: bool,
+) -> int:
+    """Margin every day of a history as it would have been, and judge the margins by what followed."""
+    from margin_tasks.pipeline.backtest_command import back_test, finite
+    from margin_tasks.pipeline.progress import progress_to
+    from margin_tasks.pipeline.run import checked_business_date
+    from margin_tasks.reporting.backtest import backtest_lines
+
+    # On standard error, so that standard output is the report and nothing else.
+    with progress_to(sys.stderr) as progress:
+        found = back_test(
+            rulebook_id=rulebook_id, first=checked_business_date(first), last=checked_business_date(last),
+            folder=folder, accounts_file=accounts_file, has_sensitivity=sensitivity, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(finite(found))
+        return 0
+    for line in backtest_lines(found):
+        click.echo(line)
     return 0
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
 
+from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.settings import Settings, settings
 
 home_option = click.option(
@@ -37,6 +38,23 @@ def person() -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid-{uid}"
+
+
+def instant(text: str | None, *, name: str) -> datetime | None:
+    """Return an instant that an option states, as naive UTC; None where it is not given.
+
+    Raises:
+        MarginError: INVALID_REQUEST.
+    """
+    if text is None:
+        return None
+    try:
+        stated = datetime.fromisoformat(text)
+    except ValueError:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST, f"{name} {text!r} is no instant: write 2026-02-06T14:00:00Z"
+        ) from None
+    return stated if stated.tzinfo is None else stated.astimezone(UTC).replace(tzinfo=None)
 
 
 def shown_path(path: Path) -> str:

@@ -50,7 +50,7 @@ from margin_tasks.risk.settlement import Settlement, settle
 from margin_tasks.rulebooks.attribution import attribute, shares_frame, stand_alone_units
 from margin_tasks.rulebooks.exposure import ContractFigures
 from margin_tasks.rulebooks.methodology import MarginedMarket, Prepared, prepare
-from margin_tasks.rulebooks.registry import rulebook_in_force, rulebooks_in_force
+from margin_tasks.rulebooks.registry import approved, rulebook_in_force, rulebooks_in_force
 from margin_tasks.rulebooks.requirement import (
     Requirement,
     components_frame,
@@ -281,6 +281,52 @@ def _margin(
             ),
         }
     )
+
+
+def requirements_under(
+    rulebook: Rulebook,
+    feeds: Frames,
+    *,
+    quarantine: pd.DataFrame,
+    cutoff_at: datetime,
+    business_date: date,
+) -> pd.DataFrame:
+    """Compute what the accounts that are under a rulebook would have to hold under another version of it.
+
+    Arguments as for :func:`margin`; the version counts as in force on the day, whatever its effective date.
+
+    Returns:
+        ``account_id`` and ``initial_margin`` (decimals), sorted by account; to the same digit as :func:`margin` would
+        compute them.
+
+    Raises:
+        MarginError: PRICE_UNAVAILABLE or FIGURE_NOT_FINITE.
+    """
+    own = feeds["accounts"]["rulebook_id"] == rulebook.rulebook_id
+    account_ids = sorted(feeds["accounts"].loc[own, "account_id"])
+    with approved([rulebook.model_copy(update={"effective_date": business_date})]):
+        valued = value(feeds, quarantine=quarantine, cutoff_at=cutoff_at)
+    market, index = market_and_index(feeds, quarantine=quarantine, cutoff_at=cutoff_at, business_date=business_date)
+    held = feeds["collateral_balances"]
+    day = _day(
+        feeds,
+        valued,
+        quarantine=quarantine,
+        account_ids=account_ids,
+        market=market,
+        index=index,
+        collateral=held.loc[held["account_id"].isin(account_ids), ["account_id", "asset", "quantity"]],
+        cutoff_at=cutoff_at,
+    )
+    result, arrays = _today(rulebook, day=day, valued=valued)
+    frame = requirements_frame(
+        result,
+        account_ids=account_ids,
+        is_conservative=day.is_conservative,
+        is_attributed=np.ones(len(account_ids), dtype=np.bool_),
+        stand_alone_units=stand_alone_units(result, arrays=arrays, is_conservative=day.is_conservative),
+    )
+    return frame[["account_id", "initial_margin"]].reset_index(drop=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import arrow_type, from_arrow
 from margin_tasks.contracts.tables import FEEDS, RISK, VALIDATION, Table
 from margin_tasks.pipeline.compute import MarginedAccount, margin_account
+from margin_tasks.pipeline.parameter_change.log import parameters_of_run
 from margin_tasks.pipeline.parameters import parameter_set_id
 from margin_tasks.pipeline.run import session_cut_off
 from margin_tasks.pricing.black76 import DAYS_PER_YEAR
@@ -54,8 +55,21 @@ def explain_account(
         MarginError: NOT_FOUND for an account that the run did not margin, UNKNOWN_RULEBOOK for a rulebook that it did
             not margin it under, RECONCILIATION_BREAK when the shares do not add up to what the run published.
     """
+    with parameters_of_run(opened, run):
+        return _explained(opened, run=run, account_id=account_id, rulebook_id=rulebook_id)
+
+
+def _explained(opened: Lake, *, run: Mapping[str, Any], account_id: str, rulebook_id: str | None) -> dict[str, Any]:
     stored = _stored(opened, run=run, account_id=account_id, rulebook_id=rulebook_id)
-    margined = _margined(opened, run=run, account_id=account_id, rulebook_id=stored["rulebook_id"])
+    try:
+        margined = _margined(opened, run=run, account_id=account_id, rulebook_id=stored["rulebook_id"])
+    except ValueError as error:
+        if parameter_set_id(run["business_date"]) == run["parameter_set_id"]:
+            raise
+        raise MarginError(
+            FailureReason.RECONCILIATION_BREAK,
+            f"account {account_id}: the parameters in force are not those of run {run['run_id']} ({error})",
+        ) from error
     shares = shares_frame(margined.requirement, attribute(margined.requirement), account_ids=[account_id])
     _check(shares, stored=stored, run=run)
     effects = position_effects(

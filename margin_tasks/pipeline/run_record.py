@@ -23,6 +23,8 @@ FOUND = "gated/found"
 
 COMMAND_LINE = "command line"
 SCHEDULER = "scheduler"
+IN_PROCESS = "dag_test"
+"""Whom Airflow names, in place of a person, as the trigger of a DAG that a command runs in its own process."""
 
 
 def now() -> datetime:

@@ -38,6 +38,7 @@ from margin_tasks.pipeline.compute import (
     market_and_index,
     value,
 )
+from margin_tasks.pipeline.parameter_change.log import parameters_of_run
 from margin_tasks.pipeline.parameters import parameter_set_id
 from margin_tasks.pipeline.run import session_cut_off
 from margin_tasks.pipeline.simulation_request import ALL_RULEBOOKS, Line, Problems, Request, read_request
@@ -121,7 +122,8 @@ def simulate(
         file=file, positions=positions, add=add, account_id=account_id, rulebook_id=rulebook_id, problems=problems
     )
     day = _day_of(opened, run=run, request=request)
-    answer = simulate_day(day, request=request, stressed=stressed, problems=problems, run=run)
+    with parameters_of_run(opened, run):
+        answer = simulate_day(day, request=request, stressed=stressed, problems=problems, run=run)
     return {"run": {name: run[name] for name in ("run_id", "business_date", "session", "content_hash")}, **answer}
 
 

@@ -26,7 +26,8 @@ from margin_tasks.pipeline.command_parts import person
 from margin_tasks.pipeline.day_before import breaks_with_the_day_before
 from margin_tasks.pipeline.feed_source import feed_source, without_address
 from margin_tasks.pipeline.lake_access import lake, lake_settings
-from margin_tasks.pipeline.parameters import parameter_set_id, rulebook_ids
+from margin_tasks.pipeline.parameter_change.log import approved_versions
+from margin_tasks.pipeline.parameters import keep_versions, parameter_set_id, parameters_of, rulebook_ids
 from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.report_context import report_context
 from margin_tasks.pipeline.run import Run, checked_business_date, checked_session, session_cut_off
@@ -34,6 +35,7 @@ from margin_tasks.pipeline.run_record import (
     COMMAND_LINE,
     FAILURE,
     FOUND,
+    IN_PROCESS,
     SCHEDULER,
     append_event,
     end_runs_left_behind,
@@ -45,6 +47,7 @@ from margin_tasks.pipeline.run_record import (
 )
 from margin_tasks.pipeline.settings import PROJECT_ROOT, Settings, settings
 from margin_tasks.pipeline.workspace import FileReference, Workspace
+from margin_tasks.rulebooks import registry
 from margin_tasks.warehouse.lake import Lake
 
 Reference = dict[str, Any]
@@ -77,7 +80,7 @@ def _stage(run: Run, name: str, *, waiting_for: str) -> Iterator[None]:
     workspace = _workspace(run)
     started = time.perf_counter()
     say(name, waiting_for=waiting_for)
-    with _kept_failure(run, name):
+    with _kept_failure(run, name), parameters_of(workspace):
         yield
     elapsed = time.perf_counter() - started
     record = {"stage": name, "elapsed_seconds": elapsed, "recorded_at": now().isoformat()}
@@ -123,25 +126,38 @@ def open_run(
     """
     here = settings()
     day = checked_business_date(business_date)
+    # What cannot become a run is refused before the lake is touched.
+    parameter_set_id(day)
+    session, cut_off_at = checked_session(session), session_cut_off(day, session, cut_off)
     spec = without_address(source or here.source)
+    source_shown = feed_source(spec).spec
+    # Airflow names a stand-in, and no person, for a DAG that is run in the process of a command.
+    is_by_command = run_id is not None and started_by in (None, IN_PROCESS)
+    opened_at = now()
+    run_id = run_id or new_run_id()
+    with lake(here, holder=f"run {run_id}: parameters") as opened:
+        versions = approved_versions(opened, business_date=day, known_at=opened_at)
+    with registry.approved(versions):
+        parameters = parameter_set_id(day)
     run = Run(
-        run_id=run_id or new_run_id(),
+        run_id=run_id,
         business_date=day,
-        session=checked_session(session),
+        session=session,
         source=spec,
-        source_shown=feed_source(spec).spec,
-        cut_off_at=session_cut_off(day, session, cut_off),
-        as_known_at=now(),
+        source_shown=source_shown,
+        cut_off_at=cut_off_at,
+        as_known_at=opened_at,
         code_commit=code_commit(PROJECT_ROOT),
         lock_hash=lock_hash(PROJECT_ROOT),
-        parameter_set_id=parameter_set_id(day),
+        parameter_set_id=parameters,
         feed_wait_seconds=here.feed_wait_seconds if feed_wait_seconds is None else feed_wait_seconds,
         # The command line gives its runs their identity; a run of the scheduler gives itself one.
-        runner=SCHEDULER if run_id is None else COMMAND_LINE,
-        started_by=started_by or (SCHEDULER if run_id is None else person()),
+        runner=COMMAND_LINE if is_by_command else SCHEDULER,
+        started_by=person() if is_by_command else started_by or SCHEDULER,
     )
     with _stage(run, "open", waiting_for="opening the run"):
         say(f"run {run.run_id} of {day} {run.session} from {run.source_shown}")
+        keep_versions(_workspace(run), versions)
         _workspace(run).write_json("run", run.reference())
         with lake(here, holder=f"run {run.run_id}: open") as opened:
             end_runs_left_behind(opened, run, here.home)
@@ -412,8 +428,7 @@ def issue_notices(reference: Reference, gated: Reference, figures: Reference) ->
         )
         written = write_notices(workspace.notices, notices)
         say(f"  {len(notices)} margin calls")
-        outbox = outbox_folder(settings(), run).relative_to(settings().home)
-        return {"files": [[str(outbox / path.name), sha256] for path, sha256 in written]}
+        return {"files": [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]}
 
 
 def publish_reports(
@@ -434,7 +449,7 @@ def publish_reports(
             context=report_context(settings(), run),
             tables={**tables, "run_inputs": _inputs(run, deliveries)},
             stages=stages,
-            notices_href=os.path.relpath(outbox_folder(settings(), run), folder),
+            notices_href=os.path.relpath(workspace.notices, folder),
         )
         reports = [[str(path.relative_to(settings().home)), sha256] for path, sha256 in written]
         return {"files": [*notices["files"], *statements, *reports]}
@@ -536,7 +551,8 @@ def register_calls(reference: Reference) -> Reference:
     run = Run.of(reference)
     with _stage(run, "register calls", waiting_for="entering the calls in the record"):
         registered = actions.register_calls(settings(), run, now=now())
-        say(f"  {len(registered.issued)} calls issued, {len(registered.waiting)} wait for an approval")
+        standing = f", {len(registered.standing)} stand as they were" if registered.standing else ""
+        say(f"  {len(registered.issued)} calls issued{standing}, {len(registered.waiting)} wait for an approval")
         return {**reference, "issued": len(registered.issued), "waiting": len(registered.waiting)}
 
 
@@ -574,11 +590,6 @@ def end_run(reference: Reference | None) -> None:
 
 
 # --- places ----------------------------------------------------------------------------------------------------------
-
-
-def outbox_folder(here: Settings, run: Run) -> Path:
-    """Where the notices of the run wait to be sent."""
-    return here.home / "outbox" / run.business_date.isoformat() / run.session / run.run_id
 
 
 def statement_folder(here: Settings, run: Run) -> Path:

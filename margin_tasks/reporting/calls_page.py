@@ -50,6 +50,7 @@ class CallLine:
     tone: str
     amount: str
     paid_amount: str
+    waived_amount: str
     disputed_amount: str
     open_amount: str
     due: str
@@ -69,6 +70,7 @@ def render_calls_page(
     calls: Sequence[Row],
     events: Sequence[Row],
     unallocated: Sequence[Row],
+    refused: Sequence[Row],
 ) -> str:
     """The page, which needs nothing from outside; equal inputs give equal bytes.
 
@@ -80,6 +82,7 @@ def render_calls_page(
         calls: rows of ``calls.current_calls`` of the day and session.
         events: rows of ``calls.events`` of the same, oldest first, with those that belong to no call.
         unallocated: payments that stand on no call.
+        refused: events of payments, answers and files that were lately refused, the latest first.
     """
     alive = [row for row in calls if row["call_state"] not in _ENDED]
     late = [row for row in alive if row["call_state"] in _LATE]
@@ -94,6 +97,7 @@ def render_calls_page(
         lines=[_line(row) for row in sorted(calls, key=_urgency)],
         events=_events_table(events),
         unallocated=_unallocated_table(unallocated),
+        refused=_refused_table(refused),
     )
 
 
@@ -102,9 +106,13 @@ def _tiles(alive: Sequence[Row], *, late: Sequence[Row], waiting: Sequence[Row])
     paid = total(row["paid_amount"] for row in alive)
     owed = total(row["outstanding_amount"] for row in alive if row["call_state"] != CallState.COMPUTED)
     disputed = total(row["disputed_amount"] for row in alive)
+    waived = total(row["waived_amount"] for row in alive)
     late_amount = total(row["outstanding_amount"] - row["disputed_amount"] for row in late)
     return [
-        Tile("Called", format_amount(called), f"{len(alive)} calls", "plain"),
+        Tile(
+            "Called", format_amount(called),
+            f"{len(alive)} calls" + (f", withdrawn {format_amount(waived)}" if waived else ""), "plain",
+        ),
         Tile("Paid", format_amount(paid), f"{_percent(paid, called)} % of what was called", "good"),
         Tile("Open", format_amount(owed), f"of it disputed {format_amount(disputed)}", "watch" if owed else "good"),
         Tile("Overdue", format_amount(late_amount), f"{len(late)} calls", "alarm" if late else "good"),
@@ -132,6 +140,7 @@ def _line(row: Row) -> CallLine:
         tone=_TONES[state],
         amount=f"{format_amount(amount)} {clean_text(row['currency'])}",
         paid_amount=format_amount(row["paid_amount"]),
+        waived_amount=format_amount(row["waived_amount"]),
         disputed_amount=format_amount(row["disputed_amount"]),
         open_amount=format_amount(row["outstanding_amount"]),
         due=format_instant_short(row["due_at"]),
@@ -171,6 +180,23 @@ def _events_table(events: Sequence[Row]) -> ReportTable:
         kinds="tttntt",
         rows=rows,
         note=f"{left_out} earlier events are not shown: margin call show has those of a call." if left_out else "",
+    )
+
+
+def _refused_table(events: Sequence[Row]) -> ReportTable:
+    return ReportTable(
+        caption="Payments, answers and files that could not be taken up lately, of all days; ask who sent them.",
+        heads=("When", "Who", "Reference", "Why"),
+        kinds="tttt",
+        rows=tuple(
+            (
+                format_instant_short(event["recorded_at"]),
+                clean_text(event["actor"]),
+                clean_text(event["event_reference"] or ""),
+                clean_text(event["event_reason"] or ""),
+            )
+            for event in events
+        ),
     )
 
 

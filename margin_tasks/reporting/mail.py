@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage, MIMEPart
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING
 from margin_tasks.reporting.amounts import as_utc
 from margin_tasks.reporting.context import ReportContext
 from margin_tasks.reporting.frames import clean_text
+
+_ON_ONE_LINE = SMTP.clone(max_line_length=998)
+"""Headers stay on one line: folded ones come back with stray spaces from some readers."""
 
 if TYPE_CHECKING:
     from margin_tasks.reporting.notices import NoticeContent
@@ -60,8 +64,15 @@ def mail_bytes(
     for name, body in csv_files.items():
         message.add_attachment(body, maintype="text", subtype="csv", filename=name, params={"charset": "utf-8"})
     _fix_boundaries(message, seed=content.call_id)
-    # Headers stay on one line: folded ones come back with stray spaces from some readers.
-    return message.as_bytes(policy=SMTP.clone(max_line_length=998))
+    return message.as_bytes(policy=_ON_ONE_LINE)
+
+
+def with_message(mail: bytes, *, name: str, body: bytes) -> bytes:
+    """Return a mail of :func:`mail_bytes` with an XML message attached; equal inputs give equal bytes."""
+    message = message_from_bytes(mail, policy=SMTP)
+    message.add_attachment(body, maintype="application", subtype="xml", filename=name)
+    _fix_boundaries(message, seed=f"{message['X-Margin-Call-ID']} {name}")
+    return message.as_bytes(policy=_ON_ONE_LINE)
 
 
 def plain_spaces(text: str) -> str:

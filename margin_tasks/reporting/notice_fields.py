@@ -71,14 +71,17 @@ class NoticeField:
 class NoticeIssue:
     """What only the record of calls knows of a call; the defaults are those of a call that was just computed.
 
-    ``issued_at`` is naive UTC. A notice that the run itself writes is made before its call is issued.
+    ``issued_at`` is naive UTC. A notice that the run itself writes is made before its call is issued. ``outstanding``
+    is what is still open where money came or a part was withdrawn; ``file_stem`` names the files of a notice that is
+    not the first of its call.
     """
 
-    notice_id: str | None = None
     version: int = 1
     replaces: str | None = None
     issued_at: datetime | None = None
     status: CallState | None = None
+    outstanding: Decimal | None = None
+    file_stem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,8 +136,12 @@ def notice_fields(
         return words(name, label, format_instant(at) + note, f"{as_utc(at):%Y-%m-%dT%H:%M:%SZ}")
 
     option_value = to_decimal(margin["net_option_value"])
-    variation = total(to_decimal(row["variation_margin"]) for row in positions)
+    variation, premium, funding = (
+        total(to_decimal(row[column]) for row in positions)
+        for column in ("variation_margin", "premium_amount", "funding_amount")
+    )
     pending = to_decimal(margin["pending_in"])
+    called = to_decimal(call["call_amount"])
     balance = to_decimal(margin["equity"]) - to_decimal(margin["initial_margin"])
     local_due = local_instant(call["due_at"], time_zone=policy.settlement_bank.time_zone)
     rulebook = rulebook_in_force(str(margin["rulebook_id"]), business_date=context.business_date)
@@ -142,7 +149,7 @@ def notice_fields(
     house = context.clearing_house
     state = issue.status or CallState.ISSUED
     return (
-        words("notice_id", "Notice", issue.notice_id or call["call_id"]),
+        words("notice_id", "Notice", call["call_id"]),
         words(
             "version",
             "Version",
@@ -176,6 +183,8 @@ def notice_fields(
             "credit: it lowers what has to be covered" if option_value >= 0 else "debit: it adds to it",
         ),
         money("variation_margin", "Variation margin of the day", variation, _gain_words(variation)),
+        money("option_premium", "Option premium of the day", premium, _gain_words(premium)),
+        money("funding", "Funding of perpetuals", funding, _gain_words(funding)),
         *_collateral(collateral, margin=margin, money=money),
         money("pending_in", "Money on its way", pending, "not called again" if pending else ""),
         money("excess_or_deficit", "Excess, or deficit below zero", balance),
@@ -183,7 +192,8 @@ def notice_fields(
         money("mta", "Minimum transfer amount", policy.minimum_transfer_amount),
         money("rounding", "Rounded to", policy.transfer_terms.rounding_unit),
         words("rounding_mode", "Rounding", _ROUNDING_WORDS[policy.rounding_mode], policy.rounding_mode),
-        money("call_amount", "Amount called", to_decimal(call["call_amount"])),
+        money("call_amount", "Amount called", called),
+        money("outstanding", "Still to be delivered", called if issue.outstanding is None else issue.outstanding),
         words("eligible_assets_text", "What may be delivered", eligible_assets_text(terms.collateral)),
         words("settlement_instruction", "Where it is paid", settlement_instruction(house)),
         words("trigger", "Why the account is called", trigger[0], trigger[1]),
@@ -247,7 +257,8 @@ def _kind(call: Record, *, session: str) -> tuple[str, str]:
     if session != "EOD":
         return f"intraday call of session {session}", "INTRADAY_SCHEDULED"
     if to_decimal(call["initial_call_amount"]):
-        return "end of day, initial margin with the day's loss in it", "EOD_IM"
+        loss = " with the day's loss in it" if to_decimal(call["variation_call_amount"]) else ""
+        return f"end of day, initial margin{loss}", "EOD_IM"
     return "end of day, variation margin", "EOD_VM"
 
 

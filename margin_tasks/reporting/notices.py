@@ -88,7 +88,10 @@ class PositionLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoticeContent:
-    """Everything a notice says, as text; the templates only arrange it."""
+    """Everything a notice says, as text; the templates only arrange it.
+
+    ``amount`` is what is to be delivered now; ``already_covered`` says what of the call is not asked for any more.
+    """
 
     call_id: str
     account_id: str
@@ -100,6 +103,7 @@ class NoticeContent:
     session: str
     cutoff: str
     amount: str
+    already_covered: str
     currency: str
     due: str
     due_local: str
@@ -274,7 +278,7 @@ def _notice(
 ) -> Notice:
     call_id = str(call["call_id"])
     account_id = str(call["account_id"])
-    stem = file_stem(call_id)
+    stem = issue.file_stem or file_stem(call_id)
     margin = _only(book.margin, account_id, table="account_margin", call_id=call_id)
     components = book.components.of(account_id)
     positions = book.positions.of(account_id)
@@ -343,6 +347,7 @@ def _content(
 ) -> NoticeContent:
     currency = clean_text(call["currency"])
     amount = to_decimal(call["call_amount"])
+    outstanding = amount if issue.outstanding is None else issue.outstanding
     requirement = to_decimal(margin["initial_margin"])
     equity = to_decimal(margin["equity"])
     deficit = to_decimal(call["deficit"])
@@ -360,7 +365,8 @@ def _content(
         business_date=format_day(context.business_date),
         session=session_words(context.session),
         cutoff=format_instant(context.cutoff_at),
-        amount=format_money(amount, currency),
+        amount=format_money(outstanding, currency),
+        already_covered="" if outstanding == amount else _covered_words(amount, outstanding, currency=currency),
         currency=currency,
         due=format_instant(call["due_at"]),
         due_local=local_instant(call["due_at"], time_zone=terms.calls.settlement_bank.time_zone),
@@ -428,6 +434,12 @@ def _content(
         contact_phone=clean_text(context.clearing_house.contact_phone),
         provenance=provenance(context),
     )
+
+
+def _covered_words(called: Decimal, outstanding: Decimal, *, currency: str) -> str:
+    """What has become of the rest of a call of which less is open."""
+    rest = format_money(called - outstanding, currency)
+    return f"{format_money(called, currency)} was called; {rest} of it was paid or withdrawn."
 
 
 def session_words(session: str) -> str:

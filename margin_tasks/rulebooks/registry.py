@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date
 from functools import cache
 from importlib import resources
@@ -14,6 +16,8 @@ import yaml
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.rulebooks.rulebook import Rulebook
+
+_APPROVED: ContextVar[tuple[Rulebook, ...]] = ContextVar("approved", default=())
 
 
 @cache
@@ -31,11 +35,28 @@ def load_rulebooks() -> tuple[Rulebook, ...]:
     return tuple(sorted(rulebooks, key=lambda book: (book.rulebook_id, book.effective_date, book.version)))
 
 
+@contextmanager
+def approved(versions: Iterable[Rulebook]) -> Iterator[None]:
+    """Let versions with calibrated values, which stand in no file, count as approved inside the block.
+
+    Each takes the place of the file that it was calibrated for; a file of a later effective date is in force before it.
+    """
+    token = _APPROVED.set(tuple(versions))
+    try:
+        yield
+    finally:
+        _APPROVED.reset(token)
+
+
 def rulebooks_in_force(business_date: date) -> tuple[Rulebook, ...]:
     """Of every rulebook the version with the latest effective date not after the business date, by identifier."""
     in_force = {
         rulebook.rulebook_id: rulebook for rulebook in load_rulebooks() if rulebook.effective_date <= business_date
     }
+    for version in _APPROVED.get():
+        filed = in_force.get(version.rulebook_id)
+        if filed is not None and filed.effective_date <= version.effective_date <= business_date:
+            in_force[version.rulebook_id] = version
     return tuple(in_force.values())
 
 

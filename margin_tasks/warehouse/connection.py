@@ -10,8 +10,10 @@ from typing import Self
 
 import duckdb
 
+from margin_tasks.contracts.tables import SCHEMAS as TABLES
+
 CATALOG_NAME = "lake"
-SCHEMAS = ("raw", "risk", "audit", "calls", "marts")
+SCHEMAS = (*TABLES, "marts")
 POSTGRES_PREFIX = "postgres:"
 OBJECT_STORE_PREFIX = "s3://"
 # The run that a model build is for.

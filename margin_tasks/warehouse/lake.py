@@ -304,14 +304,23 @@ def open_lake(
         try:
             connection = connect(settings, is_read_only=is_read_only)
             if not is_read_only:
-                _create_missing_tables(connection)
-                _add_missing_columns(connection)
+                _complete(connection)
         except duckdb.Error as error:
             raise MarginError(FailureReason.INTERNAL, f"the lake cannot be opened: {error}") from error
         try:
             yield Lake(connection)
         finally:
             connection.close()
+
+
+def _complete(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give an older lake what the registry has gained; a connection that cannot is let go of."""
+    try:
+        _create_missing_tables(connection)
+        _add_missing_columns(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:

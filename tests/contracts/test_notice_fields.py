@@ -64,6 +64,9 @@ def test_the_parts_of_a_notice_add_up_at_the_cent(stated: dict[str, str]) -> Non
     assert Decimal(stated["previous_requirement"]) + moved == Decimal(stated["requirement_total"])
     counted = Decimal(stated["collateral_post_haircut"]) - Decimal(stated["concentration_reduction"])
     assert counted == Decimal(stated["collateral_counted"])
+    equity = ("collateral_counted", "net_option_value", "variation_margin", "option_premium", "funding")
+    missing = sum(Decimal(stated[name]) for name in equity) - Decimal(stated["requirement_total"])
+    assert abs(missing - Decimal(stated["excess_or_deficit"])) <= Decimal("0.03"), "each part is rounded to the cent"
     assert Decimal(stated["excess_or_deficit"]) < 0
     assert stated["call_amount"] == "890500.00"
 
@@ -97,17 +100,31 @@ def test_of_the_settlement_account_only_the_end_is_shown() -> None:
 
 def test_a_notice_that_is_written_again_says_what_the_record_of_calls_knows() -> None:
     tables = day_tables()
-    [call_id] = tables["margin_calls"]["call_id"]
+    [computed_id] = tables["margin_calls"]["call_id"]
+    [called] = tables["margin_calls"]["call_amount"]
+    call_id = f"{computed_id}-v2"
+    tables["margin_calls"] = tables["margin_calls"].assign(call_id=call_id)
     issue = NoticeIssue(
-        notice_id=f"{call_id}-v2",
         version=2,
-        replaces=call_id,
+        replaces=computed_id,
         issued_at=datetime(2026, 2, 5, 22, 0),  # noqa: DTZ001
         status=CallState.ISSUED,
+        outstanding=Decimal("1250.50"),
+        file_stem=f"{call_id}-due202602061600",
     )
     [found] = render_notices(context=CONTEXT, tables=tables, issues={call_id: issue})
     stated = {field.name: field for field in found.content.fields}
-    assert stated["notice_id"].value == f"{call_id}-v2"
+    assert stated["notice_id"].value == call_id
+    assert (stated["call_amount"].value, stated["outstanding"].value) == (f"{called:.2f}", "1250.50")
+    # What a member reads names the call and what is open; only files are named after the issue.
+    assert found.file_stem == f"{call_id}-due202602061600"
+    text = email.message_from_bytes(found.eml, policy=email.policy.default).get_body(("plain",)).get_content()
+    assert f"Give {call_id} as the reference" in text
+    assert re.search(r"Deliver collateral worth (USD )?1,250\.50( USD)? after haircut", text)
+    assert "was paid or withdrawn" in text
+    assert "-due202602061600 as the reference" not in found.html
+    assert "1,250.50" in found.html
+    call_id = computed_id
     assert (stated["version"].value, stated["version"].text) == ("2", f"2, replaces {call_id}")
     assert stated["issued_at"].value == "2026-02-05T22:00:00Z"
     assert stated["status"].value == "ISSUED"

@@ -17,7 +17,7 @@ DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
 TAGS = {"clearing", "margin", "calibration", "calls", "regulatory"}
 # Imported at parse time, these would cost the dag processor seconds for every file.
 # How many runs of a DAG may be on their way at once; a day is cleared by one run, questions of several may wait.
-ACTIVE_RUNS = {"clearing_day": 1, "call_approval": 8, "call_lifecycle": 1}
+ACTIVE_RUNS = {"clearing_day": 1, "call_approval": 8, "call_lifecycle": 1, "calibration": 1, "parameter_approval": 4}
 # Tasks that hold the lake, by DAG: exactly these stand in its pool of one slot.
 HOLD_THE_LAKE = {
     "clearing_day": {
@@ -26,6 +26,8 @@ HOLD_THE_LAKE = {
     },
     "call_approval": {"list_calls", "approval.approve", "approval.release"},
     "call_lifecycle": {"work", "show"},
+    "calibration": {"open_calibration", "estimate", "propose", "report"},
+    "parameter_approval": {"list_proposals", "approval.approve", "approval.release"},
 }  # fmt: skip
 HEAVY = ("pandas", "numpy", "dbt", "great_expectations", "duckdb", "numba", "altair", "pyarrow")
 

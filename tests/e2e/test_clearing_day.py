@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from margin_tasks.pipeline.command_parts import person
 from margin_tasks.rulebooks.registry import rulebooks_in_force
 from tests.e2e.conftest import BUSINESS_DATE, Home
 
@@ -34,6 +35,8 @@ def test_the_day_is_published_with_reports_and_notices(published: Home) -> None:
     assert len(calls) == first["calls"]
     assert len(letters) == len(issued) >= 1
     assert {call["call_state"] for call in calls if call["issued_at"] is None} <= {"COMPUTED"}
+    run = json.loads((published.path / "runs" / place / "run.json").read_text(encoding="utf-8"))
+    assert run["started_by"] == person(), "who ran the day may not approve its calls"
     assert (published.path / "reports" / place / "calls.html").is_file()
     message = email.message_from_bytes(letters[0].read_bytes(), policy=email.policy.default)
     kinds = {part.get_content_type() for part in message.walk()}

@@ -45,9 +45,15 @@ class PublishedDay:
     run: Run = None  # type: ignore[assignment]
 
     def publish(
-        self, calls: dict[str, Decimal], *, run_id: str = "first", session: str = "EOD", started_by: str = "alice"
+        self,
+        calls: dict[str, Decimal],
+        *,
+        run_id: str = "first",
+        session: str = "EOD",
+        started_by: str = "alice",
+        is_registered: bool = True,
     ) -> actions.Registered:
-        """Write a run with these calls by account, publish it and register its calls."""
+        """Write a run with these calls by account, publish it and register its calls, unless it is cut off before."""
         self.run = Run(
             run_id=run_id, business_date=DAY, session=session, source="sample", source_shown="sample",
             cut_off_at=CUT_OFF, as_known_at=NOW, code_commit="c", lock_hash="l", parameter_set_id="p",
@@ -89,6 +95,8 @@ class PublishedDay:
             )  # fmt: skip
             append_event(opened, self.run, "published")
         self.published += 1
+        if not is_registered:
+            return actions.Registered(issued=(), waiting=())
         return actions.register_calls(settings(), self.run, now=NOW + timedelta(seconds=self.published))
 
     def approve(self, account: str, *, by: str) -> None:

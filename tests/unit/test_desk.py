@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,7 +13,8 @@ import pytest
 from margin_tasks.calls.handling import IncomingPayment, IncomingReply, ReplyKind, found
 from margin_tasks.calls.lifecycle import CallBook
 from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pipeline.desk import actions, inbox
+from margin_tasks.pipeline import run_record
+from margin_tasks.pipeline.desk import actions, inbox, overview
 from margin_tasks.pipeline.desk.log import read_book, replay_all
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.settings import settings
@@ -60,7 +62,7 @@ def test_calls_of_a_published_run_are_entered_once(day: PublishedDay) -> None:
     actions.register_calls(settings(), day.run, now=NOW)
     assert len(events("COMPUTED")) == count
     again = day.publish({"A1": MILLION, "A2": 20 * MILLION}, run_id="second")
-    assert again == first
+    assert (again.issued, again.standing, again.waiting) == ((), first.issued, first.waiting)
     assert len(events("COMPUTED")) == count
 
 
@@ -101,6 +103,7 @@ def test_only_the_published_run_in_force_calls(day: PublishedDay) -> None:
         ({"call_id": "no-such-call"}, "UNKNOWN_CALL"),
         ({"currency": "EUR"}, "WRONG_CURRENCY"),
         ({"account_id": "A2"}, "WRONG_MEMBER"),
+        ({"call_id": None, "member_id": "M2"}, "WRONG_MEMBER"),
         ({"amount": 3 * MILLION}, "WRONG_AMOUNT"),
     ],
 )
@@ -272,3 +275,66 @@ def test_a_call_that_nobody_made_is_named() -> None:
     with pytest.raises(MarginError, match="no-such-call") as caught:
         found(CallBook(), "no-such-call")
     assert caught.value.reason is FailureReason.UNKNOWN_CALL
+
+
+def test_a_run_that_was_cut_off_before_its_calls_were_entered_is_made_up_for_once(day: PublishedDay) -> None:
+    day.publish({"A1": MILLION}, is_registered=False)
+    soon = run_record.now()
+    actions.work(settings(), now=soon)
+    assert states(day) == {}, "the run itself may still be at it"
+    actions.work(settings(), now=soon + timedelta(minutes=11))
+    assert list(states(day)) == ["A1 v1"]
+    [alarm] = (day.home / "alerts").rglob("calls-late-*.txt")
+    assert "1 issued, 0 wait" in alarm.read_text(encoding="utf-8")
+    alarm.unlink()
+    # A later run that calls nothing, cut off at the same place: what was called is withdrawn.
+    day.publish({}, run_id="second", is_registered=False)
+    later = run_record.now() + timedelta(minutes=11)
+    actions.work(settings(), now=later)
+    assert states(day) == {"A1 v1": "CANCELLED"}
+    assert actions.register_runs_left_behind(settings(), now=later) == ()
+
+
+@pytest.mark.parametrize("text", ["0.001", "1000.005"])
+def test_less_than_a_cent_is_no_payment(day: PublishedDay, text: str) -> None:
+    day.publish({"A1": MILLION})
+    pay(day, "P1", Decimal(text))
+    [refused] = events("PAYMENT_REFUSED")
+    assert str(refused["event_reason"]).startswith("WRONG_AMOUNT")
+    assert states(day)["A1 v1"] == "ISSUED"
+
+
+def test_what_the_bank_sent_and_nobody_can_read_rings_and_is_listed(day: PublishedDay) -> None:
+    day.publish({"A1": MILLION})
+    bank = inbox.folder(settings()) / "bank"
+    bank.mkdir(parents=True)
+    header = "payment_id,account_id,member_id,call_id,currency,amount,paid_at\n"
+    (bank / "money.csv").write_text(f"{header}P1,A1,M1,,banana,100,2026-02-05T21:50:00Z\n", encoding="utf-8")
+    actions.work(settings(), now=NOW + timedelta(minutes=10))
+    [alarm] = (day.home / "alerts").rglob("refused-*.txt")
+    assert "currency 'banana'" in alarm.read_text(encoding="utf-8")
+    with lake(settings(), holder="test", is_read_only=True) as opened:
+        [listed] = overview.refused(opened, since=NOW)
+    assert "currency 'banana'" in listed["event_reason"]
+    [page] = overview.write_pages(settings(), now=NOW + timedelta(minutes=11))
+    assert "currency &#39;banana&#39;" in page.read_text(encoding="utf-8")
+
+
+def test_what_lies_in_the_inbox_where_nobody_reads_rings(day: PublishedDay) -> None:
+    root = inbox.folder(settings())
+    (root / "bank" / "older").mkdir(parents=True)
+    (root / "members" / "M1").mkdir(parents=True)
+    (root / "members" / "M1" / "answer.csv").write_text("read", encoding="utf-8")
+    (root / "bank" / ".growing.csv").write_text("not yet", encoding="utf-8")
+    for name in ("bank/pay.txt", "loose.csv", "members/loose.csv", "members/M1/note.pdf"):
+        (root / name).write_text("lost", encoding="utf-8")
+    (root / "bank" / "link.csv").symlink_to(root / "loose.csv")
+    os.mkfifo(root / "bank" / "pipe.csv")
+    now = run_record.now()
+    assert inbox.strays(settings(), now=now) == [], "they may still be being written"
+    assert sorted(inbox.strays(settings(), now=now + timedelta(minutes=11))) == [
+        "bank/link.csv", "bank/older", "bank/pay.txt", "bank/pipe.csv", "loose.csv", "members/M1/note.pdf",
+        "members/loose.csv",
+    ]  # fmt: skip
+    actions.work(settings(), now=now + timedelta(minutes=11))
+    assert len(list((day.home / "alerts").rglob("not-read-*.txt"))) == 7

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import email
 from datetime import datetime, timedelta
 from decimal import Decimal
+from email.policy import default as mail_policy
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,9 @@ def test_issued_calls_are_notified_once_and_waiting_ones_not_at_all(day: Publish
     assert letters(day) == issued(day)
     [request] = list((day.home / "outbox").rglob(f"{day.call_ids['A1']}-colr.003.xml"))
     assert b"colr.003.001.05" in request.read_bytes()
+    mail = email.message_from_bytes(request.with_name(f"{day.call_ids['A1']}.eml").read_bytes(), policy=mail_policy)
+    attached = {part.get_filename(): part.get_content() for part in mail.iter_attachments()}
+    assert attached[request.name] == request.read_bytes()
     assert deliver() == dispatch.Delivered(sent=0, failed=0)
     states = {str(row["account_id"]): row["call_state"] for row in rows("select * from calls.current_calls")}
     assert states == {"A1": "NOTIFIED", "B1": "NOTIFIED", "A2": "COMPUTED"}

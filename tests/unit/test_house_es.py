@@ -138,6 +138,8 @@ def test_what_is_not_traded_counts_as_the_largest_share_of_the_table():
         float(requirement(RULES, inputs=each, book=held, account_id=accounts()).liquidity[0]) for each in (idle, traded)
     ]
     assert costs[0] > costs[1] > 0.0
+    many = float(requirement(RULES, inputs=idle, book=book((0, 0, 1e6)), account_id=accounts()).liquidity[0])
+    assert many == pytest.approx(1e6 * costs[0]), "and not as a multiple of a volume that there is none of"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import pytest
 
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline import stages
+from margin_tasks.pipeline.command_parts import person
 from margin_tasks.pipeline.inquiries import list_runs
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.run import Run
+from margin_tasks.pipeline.run_record import IN_PROCESS
 from margin_tasks.pipeline.settings import settings
 from margin_tasks.pipeline.workspace import Workspace
 
@@ -118,3 +120,18 @@ def test_an_unreachable_source_is_waited_for_like_a_late_feed(monkeypatch: pytes
         stages.feeds_are_complete(late)
     assert caught.value.reason == FailureReason.FEED_MISSING
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "named", "runner", "started_by"),
+    [
+        ("first", IN_PROCESS, "command line", person()),
+        ("first", None, "command line", person()),
+        ("first", "ana", "scheduler", "ana"),
+        (None, "ana", "scheduler", "ana"),
+        (None, None, "scheduler", "scheduler"),
+    ],
+)
+def test_a_run_knows_who_started_it(run_id: str | None, named: str | None, runner: str, started_by: str) -> None:
+    run = Run.of(opened_run(run_id, started_by=named))
+    assert (run.runner, run.started_by) == (runner, started_by)

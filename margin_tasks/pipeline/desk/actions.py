@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from margin_tasks.calls import handling
+from margin_tasks.calls.events import CallEvent
 from margin_tasks.calls.handling import ComputedCall, IncomingPayment, IncomingReply
 from margin_tasks.calls.lifecycle import Call, CallBook
 from margin_tasks.calls.policy import call_policy_in_force
@@ -26,11 +27,13 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import to_arrow
 from margin_tasks.contracts.tables import HANDED_ON
 from margin_tasks.pipeline.desk import dialogue, inbox
-from margin_tasks.pipeline.desk.alerts import raise_alert
+from margin_tasks.pipeline.desk.alerts import STILL_OF_CONCERN, raise_alert
 from margin_tasks.pipeline.desk.log import changed_book, read_book
+from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.run import Run
 from margin_tasks.pipeline.settings import Settings
+from margin_tasks.pipeline.workspace import run_on_file
 from margin_tasks.warehouse.lake import Lake
 
 LEAST_TIME_TO_PAY = timedelta(hours=1)
@@ -41,6 +44,30 @@ REPLAYED_AFTER = timedelta(hours=24)
 
 _ALARMING = (EventType.ESCALATED, EventType.DEFAULT_REVIEW)
 
+REGISTERED_WITHIN = timedelta(minutes=10)
+"""A run enters its own calls right after it was published; one that has not by then was cut off."""
+
+_LEFT_BEHIND = """
+select runs.run_id, runs.business_date, runs.session
+from audit.runs as runs
+where runs.status = 'published' and runs.superseded_by is null and runs.finished_at between $1 and $2
+    and (
+        exists (
+            select 1 from risk.margin_calls as computed
+            where computed.run_id = runs.run_id
+                and computed.call_id not in (select computed_call_id from calls.register)
+        )
+        or exists (
+            select 1 from calls.current_calls as standing
+            where standing.business_date = runs.business_date and standing.session = runs.session
+                and standing.call_state not in ('SETTLED', 'CANCELLED', 'SUPERSEDED', 'DEFAULTED')
+                and standing.account_id not in (
+                    select computed.account_id from risk.margin_calls as computed where computed.run_id = runs.run_id
+                )
+        )
+    )
+order by runs.finished_at
+"""
 _COMPUTED = """
 select
     calls.call_id, calls.account_id, calls.member_id, calls.currency, calls.call_amount, calls.variation_call_amount,
@@ -56,10 +83,11 @@ order by calls.call_id
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registered:
-    """Calls of a run by what became of them: issued now, or waiting for a person."""
+    """Calls of a run by what became of them: issued now, standing since an earlier run, or waiting for a person."""
 
     issued: tuple[str, ...]
     waiting: tuple[str, ...]
+    standing: tuple[str, ...] = ()
 
 
 def register_calls(here: Settings, run: Run, *, now: datetime) -> Registered:
@@ -81,6 +109,9 @@ def register_calls(here: Settings, run: Run, *, now: datetime) -> Registered:
         if standing["superseded_by"] is not None:
             say(f"  run {run.run_id} was superseded by {standing['superseded_by']} and calls nothing")
             return Registered(issued=(), waiting=())
+        issued_before = {
+            call.terms.call_id for call in book.calls.values() if _is_of(call, run) and call.issued_at is not None
+        }
         handling.register_run(
             book,
             _computed_calls(opened, book, run),
@@ -91,10 +122,31 @@ def register_calls(here: Settings, run: Run, *, now: datetime) -> Registered:
         )
         issue_approved(book, now=now)
         own = [call for call in book.calls.values() if _is_of(call, run)]
+        live = {call.terms.call_id for call in own if call.is_live}
         return Registered(
-            issued=tuple(sorted(call.terms.call_id for call in own if call.is_live)),
+            issued=tuple(sorted(live - issued_before)),
             waiting=tuple(sorted(call.terms.call_id for call in own if call.state is CallState.COMPUTED)),
+            standing=tuple(sorted(live & issued_before)),
         )
+
+
+def register_runs_left_behind(here: Settings, *, now: datetime) -> tuple[str, ...]:
+    """Enter the calls of published runs that were cut off before they could; return the runs.
+
+    Each rings as well: the members of its calls are told later than they should have been.
+    """
+    with lake(here, holder="call desk: runs left behind") as opened:
+        rows = opened.query(_LEFT_BEHIND, [now - STILL_OF_CONCERN, now - REGISTERED_WITHIN]).to_pylist()
+    for row in rows:
+        text = f"run {row['run_id']} of {row['business_date']} {row['session']} ended before its calls were entered"
+        try:
+            run = run_on_file(here.home, **row)
+            registered = register_calls(here, run, now=now)
+            text += f"; entered now: {len(registered.issued)} issued, {len(registered.waiting)} wait for an approval"
+        except MarginError as error:
+            text += f", and they cannot be entered now: {error}; run the day again"
+        raise_alert(here, name=f"calls-late-{row['run_id']}", text=text, now=now)
+    return tuple(row["run_id"] for row in rows)
 
 
 def _is_of(call: Call, run: Run) -> bool:
@@ -188,6 +240,10 @@ def work(here: Settings, *, now: datetime) -> Worked:
 
     A file leaves the inbox only once what it says is in the record. Two that work at once wait for each other.
     """
+    register_runs_left_behind(here, now=now)
+    for path in inbox.strays(here, now=now):
+        text = f"{path} lies in the inbox and is not read: {inbox.WHERE_FILES_BELONG}"
+        raise_alert(here, name=f"not-read-{path}", text=text, now=now)
     arrived = inbox.take(here, now=now)
     with changed_book(
         here,
@@ -202,11 +258,28 @@ def work(here: Settings, *, now: datetime) -> Worked:
         events = list(book.fresh)
     for event in events:
         if event.event_type in _ALARMING:
-            text = f"call {event.call_id} of {event.account_id}: {event.event_type}; {event.reason or 'see the record'}"
-            raise_alert(here, name=f"{event.event_type.lower()}-{event.call_id}", text=text, now=now)
+            raise_alert(here, name=f"{event.event_type.lower()}-{event.call_id}", text=_alarm_text(event), now=now)
+        elif event.event_type is EventType.PAYMENT_REFUSED:
+            text = f"{event.actor}: {event.reference} was refused; {event.reason}; ask the bank, it may be money"
+            raise_alert(here, name=f"refused-{event.reference}", text=text, now=now)
     for each in arrived:
         inbox.put_away(here, each)
     return Worked(events=len(events), files=len(arrived))
+
+
+def _alarm_text(event: CallEvent) -> str:
+    amount = "" if event.amount is None else f", {event.amount:,.2f} {event.currency} open"
+    todo = (
+        "a person decides: money settles it, margin call declare-default ends it"
+        if event.event_type is EventType.DEFAULT_REVIEW
+        else "reach the member by telephone"
+    )
+    why = event.reason or "nothing, or too little, came by the due time"
+    what = event.event_type.replace("_", " ").lower()
+    return (
+        f"call {event.call_id} of {event.member_id}, account {event.account_id}: {what} since "
+        f"{event.occurred_at:%Y-%m-%d %H:%M} UTC{amount}; {why}; {todo}"
+    )
 
 
 def let_time_pass(book: CallBook, *, now: datetime) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,19 +23,24 @@ from margin_tasks.contracts.call_vocabulary import CallState, EventType
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.desk import actions, alerts
 from margin_tasks.pipeline.desk.log import append, calls_table, changed_book, read_book
+from margin_tasks.pipeline.four_eyes import (
+    APPROVE,
+    REJECT,
+    AskingTask,
+    HumanAnswer,
+    OwnRecord,
+    Question,
+    objection,
+    who_may_answer,
+)
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.run_record import SCHEDULER
 from margin_tasks.pipeline.settings import Settings
 from margin_tasks.pipeline.workspace import run_on_file
 from margin_tasks.warehouse.lake import Lake
 
-APPROVE, REJECT = "Approve", "Reject"
-
 SHORTEST_WAIT = timedelta(hours=4)
 """A question stays open until the call is due, and at least so long where that is nearer or has passed."""
-
-_NOBODY = frozenset({"", "anonymous"})
-"""Names that stand for whoever did not log in."""
 
 _WAITING = """
 select call_id, account_id, member_id, currency, call_amount, approval_reason, due_at, run_id
@@ -63,44 +68,6 @@ where call_id = $1 and event_reference = $2 and event_type in ('APPROVED', 'CANC
 _NOTED = "select count(*) from calls.events where call_id = $1 and event_reference = $2 and event_type = $3"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AskingTask:
-    """The task instance that asks; ``ti_id`` names one try of it and is how Airflow files the answer."""
-
-    ti_id: str
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    try_number: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
-    """What a person is asked about one call, who may answer, and until when (naive UTC)."""
-
-    call_id: str
-    subject: str
-    body: str
-    approvers: tuple[str, ...]
-    until: datetime
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HumanAnswer:
-    """An answer as Airflow has recorded it for one question; ``responded_at`` naive UTC, nothing where nobody answered.
-
-    ``responder_id`` and ``responder_name`` are what the identity provider says; with the simple auth manager the same.
-    """
-
-    ti_id: str
-    chosen: tuple[str, ...] = ()
-    responder_id: str = ""
-    responder_name: str = ""
-    responded_at: datetime | None = None
-    reason: str = ""
-
-
 def calls_to_approve(here: Settings, *, business_date: date, session: str) -> list[dict[str, Any]]:
     """Return the calls of a day and session that wait for a person, by identifier."""
     with lake(here, holder="call approval: list", is_read_only=True) as opened:
@@ -121,7 +88,7 @@ def ask(
         if call.state is not CallState.COMPUTED:
             return None
         barred = barred_from(call.terms, asked_by)
-        approvers = tuple(name for name in here.approvers if name not in barred and name.lower() not in _NOBODY)
+        approvers = who_may_answer(here.approvers, barred=barred)
         reason = f"task {task.task_id}[{task.map_index}] of {task.dag_id} {task.run_id}"
         if not _is_noted(opened, call_id, task.ti_id, EventType.APPROVAL_REQUESTED):
             book.record(
@@ -131,7 +98,7 @@ def ask(
                 )
             )  # fmt: skip
         question = Question(
-            call_id=call_id,
+            about=call_id,
             subject=f"Margin call {call_id}: {_money(call.terms.amount, call.terms.currency)}",
             body=_body(opened, call, barred=barred),
             approvers=approvers,
@@ -306,28 +273,21 @@ def _why_not(
     here: Settings, call: Call, answer: HumanAnswer | None, recorded: dict[str, Any] | None, *, asked_by: str | None
 ) -> str | None:
     """Return the first thing that keeps a call from being released, or None."""
-    if answer is None:
-        return "nobody was asked, or Airflow knows nothing of the question any more"
-    names = {answer.responder_id, answer.responder_name} - {""}
-    if answer.responded_at is None or not names:
-        return f"Airflow holds no person's answer to the question {answer.ti_id}"
-    if any(name.lower() in _NOBODY for name in names):
-        return f"{answer.responder_name} is nobody: the answer was given without a login"
-    barred = names & barred_from(call.terms, asked_by)
-    if barred:
-        return f"four eyes are needed: {', '.join(sorted(barred))} started the run or changed what stands behind it"
-    if not names & set(here.approvers):
-        return f"{answer.responder_name} is not on the desk (MARGIN_APPROVERS)"
-    if answer.chosen not in ((APPROVE,), (REJECT,)):
-        return f"the answer is {', '.join(answer.chosen) or 'empty'}"
-    if recorded is None:
-        return f"our own record of approvals holds no answer to the question {answer.ti_id}"
-    told = (answer.responder_name, "approve" if answer.chosen == (APPROVE,) else "reject", answer.responded_at)
-    if told != (recorded["responded_by"], recorded["approval_decision"], recorded["responded_at"]):
-        return f"Airflow's answer to the question {answer.ti_id} is not the one in our own record of approvals"
-    if call.state is not CallState.COMPUTED:
+    own = None if recorded is None else OwnRecord(
+        responded_by=recorded["responded_by"],
+        is_approved=recorded["approval_decision"] == "approve",
+        responded_at=recorded["responded_at"],
+    )  # fmt: skip
+    found = objection(
+        answer,
+        own,
+        barred=barred_from(call.terms, asked_by),
+        approvers=here.approvers,
+        why_barred="started the run or changed what stands behind it",
+    )
+    if found is None and call.state is not CallState.COMPUTED:
         return f"the call is {call.state} and does not wait for approval"
-    return None
+    return found
 
 
 def _recorded(opened: Lake, call_id: str, answer: HumanAnswer) -> dict[str, Any] | None:

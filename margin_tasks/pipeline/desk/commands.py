@@ -11,8 +11,15 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from margin_tasks.contracts.failures import FailureReason, MarginError
-from margin_tasks.pipeline.command_parts import at_home, home_option, json_option, person, print_json, shown_path
+from margin_tasks.pipeline.command_parts import (
+    at_home,
+    home_option,
+    instant,
+    json_option,
+    person,
+    print_json,
+    shown_path,
+)
 from margin_tasks.pipeline.settings import Settings
 
 
@@ -31,18 +38,6 @@ def _amount(text: str | None) -> Decimal | None:
     from margin_tasks.pipeline.desk.inbox import amount_of
 
     return amount_of(text)
-
-
-def _instant(text: str | None, *, name: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        stated = datetime.fromisoformat(text)
-    except ValueError:
-        raise MarginError(
-            FailureReason.INVALID_REQUEST, f"{name} {text!r} is no instant: write 2026-02-06T14:00:00Z"
-        ) from None
-    return stated if stated.tzinfo is None else stated.astimezone(UTC).replace(tzinfo=None)
 
 
 def local_time(row: dict[str, Any]) -> str:
@@ -80,31 +75,34 @@ def list_(
     """List calls with state, amounts and due time, by day and session, the largest first."""
     from margin_tasks.pipeline.desk import overview
     from margin_tasks.pipeline.lake_access import lake
-    from margin_tasks.pipeline.run import checked_business_date
+    from margin_tasks.pipeline.run import checked_business_date, checked_session
 
     here = at_home(home)
     day = checked_business_date(business_date) if business_date else None
-    known_at = _instant(as_known, name="--as-known")
+    session = checked_session(session) if session else None
+    known_at = instant(as_known, name="--as-known")
     with lake(here, holder="call list", is_read_only=True) as opened:
         rows = overview.list_calls(opened, business_date=day, session=session)
         free = overview.unallocated_payments(opened)
+        refused = overview.refused(opened, since=_now() - overview.REFUSED_SHOWN_FOR)
         if known_at is not None:
             last_day = max((row["business_date"] for row in rows), default=known_at.date())
             states = overview.states_as_known(opened, as_of=last_day, known_at=known_at)
             rows = [row | {"call_state": states[row["call_id"]]} for row in rows if row["call_id"] in states]
     if as_json:
-        print_json({"calls": rows, "unallocated": free} if known_at is None else {"calls": rows})
+        print_json({"calls": rows, "unallocated": free, "refused": refused} if known_at is None else {"calls": rows})
         return 0
     if not rows:
-        click.echo("no calls yet: margin run makes them")
+        asked = " ".join(part for part in (business_date and f"of {business_date}", session) if part)
+        click.echo(f"no calls {asked}".rstrip() + ("" if asked else "yet: margin run makes them"))
     for row in rows:
         head = f"{row['business_date']} {row['session']:<6} {row['account_id']:<12} {row['call_state']:<14}"
         money = f"{row['call_amount']:>16,.2f} {row['currency']}"
         tail = f"due {row['due_at']:%Y-%m-%d %H:%M} UTC ({local_time(row)})  {row['call_id']}"
         if known_at is None:
             money += (
-                f"  paid {row['paid_amount']:>14,.2f}  disputed {row['disputed_amount']:>12,.2f}"
-                f"  open {row['outstanding_amount']:>14,.2f}"
+                f"  paid {row['paid_amount']:>14,.2f}  withdrawn {row['waived_amount']:>12,.2f}"
+                f"  disputed {row['disputed_amount']:>12,.2f}  open {row['outstanding_amount']:>14,.2f}"
             )
         click.echo(f"{head}{money}  {tail}")
         if row["call_state"] == "COMPUTED" and row["approval_reason"]:
@@ -114,6 +112,11 @@ def list_(
             click.echo(
                 f"unallocated {payment['payment_id']}: {payment['unallocated_amount']:,.2f} {payment['currency']} "
                 f"of {payment['account_id'] or 'an unknown account'} ({payment['reason'] or 'released'})"
+            )
+        for event in refused:
+            click.echo(
+                f"refused {event['recorded_at']:%Y-%m-%d %H:%M} UTC, {event['actor']}: "
+                f"{event['event_reference']} ({event['event_reason']})"
             )
     return 0
 
@@ -248,7 +251,7 @@ def pay(
 ) -> int:
     """Take up a payment that the bank has confirmed; the same identifier counts once."""
     from margin_tasks.calls.handling import IncomingPayment
-    from margin_tasks.pipeline.desk import actions
+    from margin_tasks.pipeline.desk import actions, inbox
 
     if account_id is None and call_id is None:
         raise click.UsageError("state --account or --call")
@@ -260,9 +263,9 @@ def pay(
         account_id=account_id,
         member_id=None,
         call_id=call_id,
-        currency=currency,
+        currency=inbox.currency_of(currency),
         amount=_amount(amount) or Decimal(0),
-        paid_at=_instant(paid_at, name="--paid-at") or now,
+        paid_at=inbox.not_ahead(instant(paid_at, name="--paid-at") or now, now=now),
         actor=f"settlement bank, taken up by {person()}",
     )
     actions.receive(here, payments=[payment], now=now)
@@ -270,7 +273,7 @@ def pay(
 
 
 def _event_of(here: Settings, reference: str, *, as_json: bool) -> int:
-    """Show the events that a payment or answer made; exit code 2 where it was refused."""
+    """Show the events that a payment or answer made; exit code 2 where it was refused, or belongs to no call."""
     from margin_tasks.pipeline.desk import overview
     from margin_tasks.pipeline.lake_access import lake
 
@@ -290,7 +293,9 @@ def _event_of(here: Settings, reference: str, *, as_json: bool) -> int:
             shown = (event["event_type"], event["call_id"] or "", amount, state, event["event_reason"] or "")
             click.echo("  ".join(part for part in shown if part))
     refused = {"REPLY_REFUSED", "PAYMENT_REFUSED"}
-    return 2 if events and events[-1]["event_type"] in refused else 0
+    # What belongs nowhere is kept, and still is not what was asked for.
+    is_unplaced = bool(events) and events[-1]["event_type"] == "PAYMENT_RECEIVED"
+    return 2 if events and (events[-1]["event_type"] in refused or is_unplaced) else 0
 
 
 @call.command()

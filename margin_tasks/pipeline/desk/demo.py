@@ -80,8 +80,8 @@ class _Stage:
         for row in calls:
             click.echo(
                 f"  {row['account_id']:<10}{row['call_state']:<15}call {row['call_amount']:>14,.2f}"
-                f"  paid {row['paid_amount']:>14,.2f}  disputed {row['disputed_amount']:>12,.2f}"
-                f"  open {row['outstanding_amount']:>14,.2f}"
+                f"  paid {row['paid_amount']:>14,.2f}  withdrawn {row['waived_amount']:>12,.2f}"
+                f"  disputed {row['disputed_amount']:>12,.2f}  open {row['outstanding_amount']:>14,.2f}"
             )
         for payment in free:
             click.echo(

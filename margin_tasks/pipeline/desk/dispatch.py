@@ -38,6 +38,7 @@ from margin_tasks.pipeline.desk import dialogue
 from margin_tasks.pipeline.desk.alerts import raise_alert
 from margin_tasks.pipeline.desk.log import append, calls_table, read_book
 from margin_tasks.pipeline.lake_access import lake
+from margin_tasks.pipeline.parameters import parameters_of
 from margin_tasks.pipeline.progress import say
 from margin_tasks.pipeline.run import Run
 from margin_tasks.pipeline.settings import Settings
@@ -321,6 +322,7 @@ def notice_parcel(here: Settings, opened: Lake, call: Call) -> Parcel:
     The documents are those that the run wrote. Where the call is due anew, or is a later version under the same
     figures, they are written again with what is in force.
     """
+    from margin_tasks.reporting.mail import with_message
     from margin_tasks.reporting.notices import file_stem
 
     terms = call.terms
@@ -330,14 +332,16 @@ def notice_parcel(here: Settings, opened: Lake, call: Call) -> Parcel:
         files = _written(Workspace(here.home, run).notices, parcel_id)
     else:
         files = _rendered(here, opened, call, run=run, stem=parcel_id)
-    mail = files.pop(f"{parcel_id}.eml")
     [account] = opened.query(_ACCOUNT, [terms.run_id, terms.account_id]).to_pylist()
-    files[f"{parcel_id}-colr.003.xml"] = dialogue.request_of(
+    request_name = f"{parcel_id}-colr.003.xml"
+    files[request_name] = dialogue.request_of(
         call,
         account=account,
         policy=call_policy_in_force(terms.business_date),
         cut_off_at=run.cut_off_at,
     )
+    # Only the record of calls knows what the request states, so that it joins the mail here.
+    mail = with_message(files.pop(f"{parcel_id}.eml"), name=request_name, body=files[request_name])
     headers = message_from_bytes(mail, policy=mail_policy)
     return Parcel(
         parcel_id=parcel_id,
@@ -367,16 +371,19 @@ def _rendered(here: Settings, opened: Lake, call: Call, *, run: Run, stem: str) 
     }
     computed = tables["margin_calls"]
     computed = computed[computed["call_id"] == call.terms.computed_call_id]
-    # The file names follow from the identifier, so that two notices of one call never share a file.
-    tables["margin_calls"] = computed.assign(call_id=stem, due_at=call.due_at).astype({"due_at": "datetime64[us]"})
+    stated = computed.assign(call_id=call.terms.call_id, due_at=call.due_at)
+    tables["margin_calls"] = stated.astype({"due_at": "datetime64[us]"})
     issue = NoticeIssue(
-        notice_id=call.terms.call_id,
         version=call.terms.call_version,
         replaces=call.terms.superseded_call_id,
         issued_at=call.issued_at,
         status=call.state,
+        outstanding=call.outstanding,
+        # Two notices of one call never share a file.
+        file_stem=stem,
     )
-    [notice] = render_notices(context=report_context(here, run), tables=tables, issues={stem: issue})
+    with parameters_of(Workspace(here.home, run)):
+        [notice] = render_notices(context=report_context(here, run), tables=tables, issues={call.terms.call_id: issue})
     return dict(notice_files(notice))
 
 

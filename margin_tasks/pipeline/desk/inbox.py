@@ -43,11 +43,17 @@ LARGEST_FILE = 1 << 20
 
 MOST_ROWS = 10_000
 
+WHERE_FILES_BELONG = "files that end in .csv or .xml, in bank/ or in members/<member>/ itself"
+
+STILL_BEING_WRITTEN = timedelta(minutes=10)
+"""So long a file that nobody reads may lie in the inbox before it is one that went astray."""
+
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far the clock of a bank may be ahead of ours."""
 
 _LARGEST_AMOUNT = Decimal(10) ** 15
 _LONGEST_TEXT = 200
+_CURRENCY = re.compile(r"[A-Z][A-Z0-9]{2,9}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,11 +97,39 @@ def take(here: Settings, *, now: datetime) -> list[Arrived]:
     root = folder(here)
     for path in _waiting(root / "bank"):
         _move(here, path, sender="bank")
-    for member in sorted(path for path in (root / "members").glob("*") if path.is_dir() and not path.is_symlink()):
+    for member in sorted(path for path in (root / "members").glob("*") if _is_folder(path)):
         for path in _waiting(member):
             _move(here, path, sender=f"member-{_plain(member.name)}")
     taken = sorted(path for path in _taken(here).glob("*/*") if path.is_file())
     return [_read_file(path, now=now) for path in taken]
+
+
+def strays(here: Settings, *, now: datetime) -> list[str]:
+    """What lies in the inbox and is never read, below it: other endings, other places, links, pipes and sub-folders.
+
+    Names that begin with a dot are being written, whatever is younger than :data:`STILL_BEING_WRITTEN` may be.
+    """
+    root = folder(here)
+    read = {*_waiting(root / "bank"), *(path for member in (root / "members").glob("*/") for path in _waiting(member))}
+    expected = {root / "bank", root / "members", *(path for path in (root / "members").glob("*") if _is_folder(path))}
+    found = []
+    for place in (root, root / "bank", *sorted(expected - {root / "bank"})):
+        for path in sorted(place.glob("*")):
+            if path in read or path in expected or path.name.startswith("."):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                changed_at = datetime.fromtimestamp(path.lstat().st_ctime, UTC).replace(tzinfo=None)
+                if now - changed_at > STILL_BEING_WRITTEN:
+                    found.append(_printable(path.relative_to(root)))
+    return found
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _printable(path: Path) -> str:
+    return "/".join(_plain(part) for part in path.parts)
 
 
 def put_away(here: Settings, arrived: Arrived) -> None:
@@ -224,18 +258,37 @@ def _read_rows(path: Path, sha256: str, sender: str | None, arrived_at: datetime
 
 
 def _payment(row: Mapping[str, Any], *, now: datetime) -> IncomingPayment:
-    paid_at = _instant(row, "paid_at")
-    if paid_at > now + CLOCK_TOLERANCE:
-        raise _invalid(f"paid_at {paid_at:%Y-%m-%d %H:%M} UTC has not come yet")
     return IncomingPayment(
         payment_id=_text(row, "payment_id", is_needed=True) or "",
         account_id=_text(row, "account_id"),
         member_id=_text(row, "member_id"),
         call_id=_text(row, "call_id"),
-        currency=_text(row, "currency", is_needed=True) or "",
+        currency=currency_of(_text(row, "currency", is_needed=True) or ""),
         amount=amount_of(row.get("amount"), is_needed=True) or Decimal(0),
-        paid_at=paid_at,
+        paid_at=not_ahead(_instant(row, "paid_at"), now=now),
     )
+
+
+def not_ahead(paid_at: datetime, *, now: datetime) -> datetime:
+    """The instant of a payment, as stated.
+
+    Raises:
+        MarginError: INVALID_REQUEST when it has not come yet.
+    """
+    if paid_at > now + CLOCK_TOLERANCE:
+        raise _invalid(f"paid_at {paid_at:%Y-%m-%d %H:%M} UTC has not come yet")
+    return paid_at
+
+
+def currency_of(text: str) -> str:
+    """A currency or coin code, as stated.
+
+    Raises:
+        MarginError: INVALID_REQUEST for what is no code.
+    """
+    if not _CURRENCY.fullmatch(text):
+        raise _invalid(f"currency {text[:40]!r} is no code of three to ten capital letters and digits")
+    return text
 
 
 def _reply(row: Mapping[str, Any], *, reference: str, sender: str, arrived_at: datetime) -> IncomingReply:

@@ -22,6 +22,9 @@ from margin_tasks.warehouse.lake import Lake
 SHOWN_FOR = timedelta(days=1)
 """So long after its last change a day without open calls still has its page written."""
 
+REFUSED_SHOWN_FOR = timedelta(days=4)
+"""So long what was refused is listed: over a long weekend."""
+
 _SHOWN = """
 select distinct business_date, session from calls.current_calls
 where call_state not in ('SETTLED', 'CANCELLED', 'SUPERSEDED', 'DEFAULTED') or changed_at >= $1
@@ -69,6 +72,12 @@ with payments as (
     group by event_reference
 )
 select * from payments where unallocated_amount > 0 order by paid_at, payment_id
+"""
+_REFUSED = """
+select event_type, event_reference, actor, call_id, account_id, event_amount, event_currency, event_reason, recorded_at
+from calls.events
+where event_type in ('PAYMENT_REFUSED', 'REPLY_REFUSED') and recorded_at >= $1
+order by event_number desc
 """
 _HISTORY = """
 select call_id, call_state, business_date, recorded_at, event_number from calls.events
@@ -132,6 +141,12 @@ def history_of(opened: Lake, call_id: str) -> dict[str, Any]:
 def unallocated_payments(opened: Lake) -> Rows:
     """Return money that stands on no call, with the reason."""
     rows: Rows = opened.query(_UNALLOCATED).to_pylist()
+    return rows
+
+
+def refused(opened: Lake, *, since: datetime) -> Rows:
+    """Return payments, answers and files that were refused since an instant, the latest first."""
+    rows: Rows = opened.query(_REFUSED, [since]).to_pylist()
     return rows
 
 
@@ -203,6 +218,7 @@ def write_pages(here: Settings, *, now: datetime, days: Collection[tuple[date, s
             shown = opened.query(_SHOWN, [now - SHOWN_FOR]).to_pylist()
             days = {(row["business_date"], row["session"]) for row in shown}
         free = unallocated_payments(opened)
+        turned_away = refused(opened, since=now - REFUSED_SHOWN_FOR)
         for run in standing:
             if (run["business_date"], run["session"]) not in days:
                 continue
@@ -214,6 +230,7 @@ def write_pages(here: Settings, *, now: datetime, days: Collection[tuple[date, s
                 calls=list_calls(opened, business_date=run["business_date"], session=run["session"]),
                 events=opened.query(_EVENTS, [None, run["business_date"], run["session"]]).to_pylist(),
                 unallocated=free,
+                refused=turned_away,
             )
             path = (
                 here.home / "reports" / run["business_date"].isoformat() / run["session"] / run["run_id"] / PAGE_NAME

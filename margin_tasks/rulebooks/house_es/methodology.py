@@ -38,7 +38,7 @@ from margin_tasks.rulebooks.house_es.scenarios import joint_moves
 from margin_tasks.rulebooks.house_es.tails import ContractShortfall, Holdings
 from margin_tasks.rulebooks.methodology import MarginedMarket, Methodology
 from margin_tasks.scenarios.definition import Definition, Fraction, NotNegative, Positive
-from margin_tasks.scenarios.historical import historical_returns
+from margin_tasks.scenarios.historical import HistoricalReturns, historical_returns
 from margin_tasks.scenarios.scenario_set import NEUTRAL_MOVES
 from margin_tasks.scenarios.volatility_scaling import TenorScaling
 
@@ -136,7 +136,10 @@ class HouseEsMethodology(Methodology):
             return None
         position = np.full(len(market.instruments), -1, dtype=np.int64)
         position[rows] = np.arange(len(rows))
-        price_moves = self._price_moves(closes)
+        returns = historical_returns(
+            closes, expected_dates=closes.index.to_numpy(), horizon=self.rules.liquidation_days
+        )
+        price_moves = self.price_moves(returns)
         factors = [str(name) for name in closes.columns]
         # Underlyings without scenarios stand still beside them: no covered instrument reads them.
         others = sorted({str(name) for name in market.instruments.underlyings} - set(factors))
@@ -246,11 +249,12 @@ class HouseEsMethodology(Methodology):
             np.add.at(basis, set_of[of_expiry][first], owed)
         return basis
 
-    def _price_moves(self, closes: pd.DataFrame) -> dict[str, FloatArray]:
-        """Relative moves of prices in each set of scenarios, a row for each column of ``closes``."""
-        returns = historical_returns(
-            closes, expected_dates=closes.index.to_numpy(), horizon=self.rules.liquidation_days
-        )
+    def price_moves(self, returns: HistoricalReturns) -> dict[str, FloatArray]:
+        """Relative moves of prices in each set of scenarios, a row for each of the N underlyings.
+
+        Raises:
+            MarginError: as :func:`~margin_tasks.rulebooks.house_es.scenarios.joint_moves`.
+        """
         joint = joint_moves(self.rules, returns)
         # Counted from the latest window.
         kept = slice((len(returns) - 1) % self.long_run_step, None, self.long_run_step)

@@ -299,8 +299,8 @@ def _liquidity(
     alone = np.where(held.quantity > 0.0, of_contracts.long[at], of_contracts.short[at]) * size
     # What is not traded at all counts as the largest share of the table.
     volume = inputs.daily_volume[at]
-    most = np.maximum(size / np.where(volume > 0.0, volume, 1.0), rules.liquidity.volume_shares[-1])
-    share = np.divide(size, volume, out=most, where=volume > 0.0)
+    untraded = np.full(size.shape, rules.liquidity.volume_shares[-1])
+    share = np.divide(size, volume, out=untraded, where=volume > 0.0)
     cost = liquidity_factor(rules.liquidity, share) * alone + inputs.half_spread[at] * size
     summed = added_up(alone, row=account, rows=len(market))
     diversified = np.divide(market, summed, out=np.ones_like(market), where=summed > 0.0)
