@@ -31,12 +31,19 @@ from margin_tasks.calibration.estimates.surfaces import (
 from margin_tasks.calibration.estimates.tails import LEAST_EXCEEDANCES, tail_shape
 from margin_tasks.calibration.policy import (
     CalibrationPolicy,
+<<<<<<< HEAD
+    Significance,
+=======
+>>>>>>> afcb38eb61d515fcdce624de6082410a57a5156c
     UnderlyingPolicy,
     calibration_policy_in_force,
 )
 from margin_tasks.calibration.tool_policy import ToolPolicy, ToolRecord, ToolState, published_day
 from margin_tasks.contracts.failures import FailureReason, MarginError
+<<<<<<< HEAD
+=======
 from margin_tasks.contracts.parameter_vocabulary import Significance
+>>>>>>> afcb38eb61d515fcdce624de6082410a57a5156c
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray
 from margin_tasks.risk.estimators import moments

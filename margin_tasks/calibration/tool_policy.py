@@ -26,6 +26,7 @@ from margin_tasks.calibration.anti_procyclicality import (
     stressed_weight,
 )
 from margin_tasks.calibration.procyclicality import positive_history
+from margin_tasks.calibration.shapes import fitted_to
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray, IntArray
@@ -233,8 +234,7 @@ def published_day(
     _refuse_unmatched("a floor", is_used=policy.is_floored, is_there=floor is not None)
     steadied = asked
     if policy.stressed_weight is not None:
-        worst = positive_history(np.broadcast_to(np.asarray(stressed, dtype=np.float64), asked.shape), least_days=1)
-        steadied = stressed_weight(steadied, stressed=worst, weight=policy.stressed_weight)
+        steadied = stressed_weight(steadied, stressed=np.asarray(stressed, dtype=np.float64), weight=policy.stressed_weight)
     if policy.is_floored:
         steadied = floored(steadied, floor=np.asarray(floor, dtype=np.float64))
     if state is not None:
@@ -280,8 +280,8 @@ def published_history(
     asked = positive_history(base, least_days=1)
     by_day = asked[:, None] if asked.ndim == 1 else asked
     stressed_by_day, floor_by_day = (
-        None if given is None else np.broadcast_to(np.asarray(given, dtype=np.float64), by_day.shape)
-        for given in (stressed, floor)
+        None if given is None else fitted_to(given, by_day.shape, what=what)
+        for given, what in ((stressed, "stressed levels"), (floor, "floor"))
     )
     records: list[ToolRecord] = []
     for day, row in enumerate(by_day):  # a day starts from what the day before has left
