@@ -26,24 +26,18 @@ from margin_tasks.calibration.estimates.surfaces import (
     VolatilityRegime,
     VolatilityScanRange,
     read_surfaces,
+    surfaces_until,
     volatility_scan_range,
 )
 from margin_tasks.calibration.estimates.tails import LEAST_EXCEEDANCES, tail_shape
 from margin_tasks.calibration.policy import (
     CalibrationPolicy,
-<<<<<<< HEAD
-    Significance,
-=======
->>>>>>> afcb38eb61d515fcdce624de6082410a57a5156c
     UnderlyingPolicy,
     calibration_policy_in_force,
 )
 from margin_tasks.calibration.tool_policy import ToolPolicy, ToolRecord, ToolState, published_day
 from margin_tasks.contracts.failures import FailureReason, MarginError
-<<<<<<< HEAD
-=======
 from margin_tasks.contracts.parameter_vocabulary import Significance
->>>>>>> afcb38eb61d515fcdce624de6082410a57a5156c
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray
 from margin_tasks.risk.estimators import moments
@@ -139,7 +133,7 @@ def estimate_parameters(
                 FailureReason.INVALID_REQUEST,
                 f"{name}: the state of the tools is of {state.as_of}; for {as_of} hand in that of an earlier day",
             )
-    past = None if surfaces is None else surfaces[pd.to_datetime(surfaces["surface_date"]) <= pd.Timestamp(as_of)]
+    past = None if surfaces is None else surfaces_until(surfaces, as_of=as_of)
     found: list[ParameterEstimate] = []
     for underlying in map(str, known.columns):
         rules = policy.of(underlying)
@@ -218,7 +212,7 @@ def _price_range(closes: pd.Series, day: _Day) -> ParameterEstimate:
 def _gaps_before(dates: pd.DatetimeIndex) -> BoolArray:
     if len(dates) == 0:
         return np.zeros(0, dtype=np.bool_)
-    is_daily = bool((dates.dayofweek >= 5).mean() > _WEEKEND_SHARE)
+    is_daily = bool((dates.day_of_week >= 5).mean() > _WEEKEND_SHARE)
     days = np.diff(dates.to_numpy()) / np.timedelta64(1, "D")
     return np.concatenate([[False], days > (1 if is_daily else _LONGEST_WEEKEND)])
 

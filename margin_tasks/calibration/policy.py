@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-<<<<<<< HEAD
-from enum import StrEnum
-=======
->>>>>>> afcb38eb61d515fcdce624de6082410a57a5156c
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -18,26 +14,10 @@ from margin_tasks.calibration.estimates.scan_range import Regime
 from margin_tasks.calibration.estimates.surfaces import VolatilityRegime
 from margin_tasks.calibration.tool_policy import ToolPolicy
 from margin_tasks.collateral.policy_versions import PolicyVersion, version_in_force
-<<<<<<< HEAD
-from margin_tasks.scenarios.definition import Definition, Positive
-
-
-class Significance(StrEnum):
-    """How much a proposal changes what is in force; ``NEW`` where nothing is."""
-
-    NONE = "NONE"
-    MINOR = "MINOR"
-    MATERIAL = "MATERIAL"
-    MAJOR = "MAJOR"
-    NEW = "NEW"
-
-
-=======
 from margin_tasks.contracts.parameter_vocabulary import Significance
 from margin_tasks.scenarios.definition import Definition, Positive
 
 
->>>>>>> afcb38eb61d515fcdce624de6082410a57a5156c
 class SignificanceThresholds(Definition):
     """Relative changes below which a proposal is minor, and material; from there it is major.
 

@@ -234,7 +234,9 @@ def published_day(
     _refuse_unmatched("a floor", is_used=policy.is_floored, is_there=floor is not None)
     steadied = asked
     if policy.stressed_weight is not None:
-        steadied = stressed_weight(steadied, stressed=np.asarray(stressed, dtype=np.float64), weight=policy.stressed_weight)
+        steadied = stressed_weight(
+            steadied, stressed=np.asarray(stressed, dtype=np.float64), weight=policy.stressed_weight
+        )
     if policy.is_floored:
         steadied = floored(steadied, floor=np.asarray(floor, dtype=np.float64))
     if state is not None:

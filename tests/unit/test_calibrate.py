@@ -51,7 +51,7 @@ def policy(**tools) -> CalibrationPolicy:
 
 
 def surfaces(days: int = 120) -> pd.DataFrame:
-    """Volatility that moves by about 5 % a day, half as much at three months; tenors as of expiries that come nearer."""
+    """Volatility that moves by about 5 % a day, half as much at three months; expiries come nearer."""
     random = np.random.default_rng(2)
     level = 0.6 * np.exp(np.cumsum(0.05 * random.standard_normal(days)))
     rows = [
@@ -173,7 +173,7 @@ def test_a_suspect_history_is_named_in_words_and_never_lowers_the_range() -> Non
 
 
 def test_weekends_are_no_gaps_of_a_market_that_closes() -> None:
-    weekdays = CLOSES[CLOSES.index.dayofweek < 5]
+    weekdays = CLOSES[CLOSES.index.day_of_week < 5]
     assert estimated(weekdays)[NAME].outcome is Outcome.ESTIMATED
     two_weeks = weekdays.drop(weekdays.index[300:310])
     assert estimated(two_weeks)[NAME].outcome is Outcome.GAPS

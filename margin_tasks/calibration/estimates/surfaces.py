@@ -8,6 +8,7 @@ divided out they are stated at its reference tenor.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Self
 
 import numpy as np
@@ -79,6 +80,25 @@ class SurfaceHistory:
         return np.diff(np.log(self.volatility), axis=0)
 
 
+def surfaces_until(surfaces: pd.DataFrame, *, as_of: date) -> pd.DataFrame:
+    """Rows of surfaces that are known on a day.
+
+    Raises:
+        MarginError: INVALID_REQUEST for a missing column or what is no date.
+    """
+    _require_columns(surfaces)
+    try:
+        return surfaces[pd.to_datetime(surfaces["surface_date"]) <= pd.Timestamp(as_of)]
+    except (TypeError, ValueError) as error:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"surfaces: {error}") from error
+
+
+def _require_columns(surfaces: pd.DataFrame) -> None:
+    missing = [column for column in SURFACE_COLUMNS if column not in surfaces.columns]
+    if missing:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"surfaces: columns {', '.join(missing)} are missing")
+
+
 def read_surfaces(surfaces: pd.DataFrame, *, regime: VolatilityRegime) -> SurfaceHistory:
     """Read surfaces of one underlying at the pillars of a regime.
 
@@ -92,9 +112,7 @@ def read_surfaces(surfaces: pd.DataFrame, *, regime: VolatilityRegime) -> Surfac
     Raises:
         MarginError: INVALID_REQUEST for a missing column or what is no number or date.
     """
-    missing = [column for column in SURFACE_COLUMNS if column not in surfaces.columns]
-    if missing:
-        raise MarginError(FailureReason.INVALID_REQUEST, f"surfaces: columns {', '.join(missing)} are missing")
+    _require_columns(surfaces)
     try:
         day = pd.to_datetime(surfaces["surface_date"]).to_numpy()
         tenor, strike, quoted = (
