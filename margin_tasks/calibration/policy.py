@@ -8,8 +8,13 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from margin_tasks.calibration.estimates.basis import BasisRegime
 from margin_tasks.calibration.estimates.bootstrap import Bootstrap
+from margin_tasks.calibration.estimates.funding import FundingRegime
+from margin_tasks.calibration.estimates.haircuts import HaircutRegime
 from margin_tasks.calibration.estimates.history import HistoryPolicy
+from margin_tasks.calibration.estimates.offsets import OffsetRegime
+from margin_tasks.calibration.estimates.order_books import LiquidityRegime
 from margin_tasks.calibration.estimates.scan_range import Regime
 from margin_tasks.calibration.estimates.surfaces import VolatilityRegime
 from margin_tasks.calibration.tool_policy import ToolPolicy
@@ -60,7 +65,8 @@ class CalibrationPolicy(PolicyVersion):
     """One version of the calibration policy, as an auditor reads it.
 
     ``rulebook``: whose parameters these are; their names begin with it. ``underlyings``: by name; ``default`` is for
-    all others. ``tail_share``: share of the moves by which the tail index is measured.
+    all others. ``basis`` to ``funding``: regimes of what ``margin estimate`` shows beside values in force, which are
+    changed by new versions of their own definitions. ``tail_share``: of the moves by which the tail index is measured.
     """
 
     rulebook: str
@@ -68,6 +74,11 @@ class CalibrationPolicy(PolicyVersion):
     default: UnderlyingPolicy
     history: HistoryPolicy = HistoryPolicy()
     bootstrap: Bootstrap
+    basis: BasisRegime = BasisRegime()
+    haircuts: HaircutRegime = HaircutRegime()
+    offsets: OffsetRegime = OffsetRegime()
+    liquidity: LiquidityRegime = LiquidityRegime()
+    funding: FundingRegime = FundingRegime()
     tail_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     significance: SignificanceThresholds = SignificanceThresholds()
 

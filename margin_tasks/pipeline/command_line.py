@@ -676,6 +676,34 @@ def backtest(
     return 0
 
 
+@margin.command()
+@click.option(
+    "--history",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Closes, option chains, futures, funding and order books; docs/methodology/backtests.md.",
+)
+@click.option("--as-of", "as_of", metavar="YYYY-MM-DD", help="Nothing later is looked at [default: the last close].")
+@json_option
+def estimate(folder: Path | None, as_of: str | None, as_json: bool) -> int:
+    """Estimate every parameter from history, beside the value in force."""
+    from dataclasses import asdict
+
+    from margin_tasks.pipeline.estimate_command import estimate_all
+    from margin_tasks.pipeline.run import checked_business_date
+    from margin_tasks.reporting.estimates import estimate_lines
+
+    found = estimate_all(folder, as_of=None if as_of is None else checked_business_date(as_of))
+    shown = asdict(found) | {"rows": [asdict(row) | {"is_short": row.is_short} for row in found.rows]}
+    if as_json:
+        print_json(shown)
+        return 0
+    for line in estimate_lines(shown):
+        click.echo(line)
+    return 0
+
+
 @margin.group()
 def bench() -> None:
     """Measure speed: the pricing kernels, the risk step by size, all rulebooks, the clearing day."""

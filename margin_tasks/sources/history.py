@@ -1,8 +1,9 @@
-"""History for calibration and back-tests: daily closes of products, and option chains as venues publish them.
+"""History for calibration and back-tests: daily closes of products, and what venues publish beside them.
 
-The embedded closes come with the project; a folder adds to them. Its layout, and how files with other names and columns
-are read, is stated in docs/methodology/backtests.md. What is read is checked: a history with a hole, a repeated day or
-a price that is none is refused by name and never mended.
+That is option chains, dated futures, funding of perpetuals and order books. The embedded closes come with the project;
+a folder adds to them. Its layout, and how files with other names and columns are read, is stated in
+docs/methodology/backtests.md. What is read is checked: a history with a hole, a repeated day or a price that is none is
+refused by name and never mended.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ LONGEST_CLOSURE_DAYS = 7
 """Calendar days from one session to the next of a product that does not trade every day; more is a hole."""
 
 _EVERY_DAY_SHARE = 0.2
+_ONE_DAY = pd.Timedelta(days=1)
 _CLOSE_COLUMNS = ("product", "date", "close")
 _CHAIN_COLUMNS = (
     "quote_ts",
@@ -38,6 +40,19 @@ _CHAIN_COLUMNS = (
     "mark_price",
     "mark_iv",
 )
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "closes": _CLOSE_COLUMNS,
+    "option_chains": _CHAIN_COLUMNS,
+    "futures": ("product", "quote_ts", "expiry_ts", "future_price", "index_price"),
+    "funding": ("product", "paid_at", "rate"),
+    "order_books": ("product", "venue", "taken_at", "side", "price", "size"),
+}
+_INSTANTS = ("quote_ts", "expiry_ts", "paid_at", "taken_at")
+_NUMBERS = ("future_price", "index_price", "rate", "price", "size")
+_UNIQUE: Mapping[str, tuple[str, ...]] = {
+    "futures": ("product", "quote_ts", "expiry_ts"),
+    "funding": ("product", "paid_at"),
+}
 _SYNONYMS = {
     "product": ("symbol", "series", "asset"),
     "date": ("price_date", "ts", "day"),
@@ -52,15 +67,18 @@ class HistoryFile(BaseModel):
     """How one file of the folder is read: delivered column -> column of the layout, delivered product -> product.
 
     Where ``products`` are named, no other product is taken from the file. ``until``: last day that is taken, so that a
-    bar which was not complete when it was delivered stays out.
+    bar which was not complete when it was delivered stays out. ``unit``: by which rates of funding are multiplied to be
+    shares, and sizes of order books to be coins, or US dollars where ``is_unit_usd`` (contracts of a fixed value).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["closes", "option_chains"]
+    kind: Literal["closes", "option_chains", "futures", "funding", "order_books"]
     columns: Mapping[str, str] = Field(default_factory=dict)
     products: Mapping[str, str] = Field(default_factory=dict)
     until: date | None = None
+    unit: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    is_unit_usd: bool = False
 
 
 class HistoryLayout(BaseModel):
@@ -77,8 +95,10 @@ class History:
     """What was read.
 
     ``closes``: product -> closes by day (index datetime64, ascending, positive). ``chains``: option quotes with the
-    columns of the layout, sorted by quote, or None. ``accounts``: rows of ``account``, ``product``, ``notional_usd``,
-    or None. ``parameters``: as in :class:`HistoryLayout`. ``files``: what each file gave, for the reader of a report.
+    columns of the layout, sorted by quote, or None. ``futures``, ``funding``, ``order_books``: rows with the columns of
+    the layout, rates as shares and sizes in coins, sorted, or None. ``accounts``: rows of ``account``, ``product``,
+    ``notional_usd``, or None. ``parameters``: as in :class:`HistoryLayout`. ``files``: what each file gave, for the
+    reader of a report.
     """
 
     closes: Mapping[str, pd.Series[float]]
@@ -86,6 +106,9 @@ class History:
     accounts: pd.DataFrame | None
     parameters: Mapping[str, str]
     files: tuple[str, ...]
+    futures: pd.DataFrame | None = None
+    funding: pd.DataFrame | None = None
+    order_books: pd.DataFrame | None = None
 
 
 def read_history(embedded: Path, folder: Path | None = None) -> History:
@@ -117,12 +140,17 @@ def read_history(embedded: Path, folder: Path | None = None) -> History:
     files = [_said(embedded.name, closes)]
     layout = _layout(folder)
     chains: list[pd.DataFrame] = []
+    others: dict[str, list[pd.DataFrame]] = {"futures": [], "funding": [], "order_books": []}
     added: dict[str, pd.Series[float]] = {}
     for name, stated in layout.files.items():
         frame = _renamed(_delivered(folder / name), stated, file=name)
         if stated.kind == "option_chains":
             chains.append(_chain(frame, stated, file=name))
             files.append(f"{name}: {len(chains[-1]):,} option quotes")
+            continue
+        if stated.kind in others:
+            others[stated.kind].append(_rows(frame, stated, file=name))
+            files.append(f"{name}: {len(others[stated.kind][-1]):,} rows of {stated.kind.replace('_', ' ')}")
             continue
         found = _closes(frame, file=name, until=stated.until)
         twice = sorted(set(found) & set(added))
@@ -141,6 +169,7 @@ def read_history(embedded: Path, folder: Path | None = None) -> History:
         accounts=read_accounts(folder / "accounts.csv") if (folder / "accounts.csv").is_file() else None,
         parameters=layout.parameters,
         files=tuple(files),
+        **{kind: _together(kind, parts) for kind, parts in others.items()},
     )
 
 
@@ -192,13 +221,13 @@ def _layout(folder: Path) -> HistoryLayout:
             raise SourceError(FailureReason.FILE_UNREADABLE, f"{LAYOUT_FILE} is not understood: {error}") from error
     kinds: dict[str, Any] = {}
     for file in sorted(folder.iterdir()):
-        for kind in ("closes", "option_chains"):
+        for kind in _COLUMNS:
             if file.name.startswith(kind) and file.suffix in (".csv", ".parquet"):
                 kinds[file.name] = HistoryFile(kind=kind)
     if not kinds:
         raise SourceError(
             FailureReason.NOT_FOUND,
-            f"{folder} holds no closes*.csv, closes*.parquet, option_chains*.csv or option_chains*.parquet; "
+            f"{folder} holds no file whose name begins with {', '.join(_COLUMNS)} and ends with .csv or .parquet; "
             f"add one, or name files in {LAYOUT_FILE}",
         )
     return HistoryLayout(files=kinds)
@@ -214,14 +243,14 @@ def _delivered(file: Path) -> pd.DataFrame:
 
 
 def _renamed(frame: pd.DataFrame, stated: HistoryFile, *, file: str) -> pd.DataFrame:
-    wanted = _CLOSE_COLUMNS if stated.kind == "closes" else _CHAIN_COLUMNS
+    wanted = _COLUMNS[stated.kind]
     frame = frame.rename(columns=dict(stated.columns))
     for name in wanted:
         synonym = next((each for each in _SYNONYMS.get(name, ()) if each in frame.columns), None)
         if name not in frame.columns and synonym is not None:
             frame = frame.rename(columns={synonym: name})
     _need(frame, wanted, file=file)
-    key = "product" if stated.kind == "closes" else "currency"
+    key = "currency" if stated.kind == "option_chains" else "product"
     if stated.products:
         missing = sorted(set(stated.products) - set(frame[key].astype(str)))
         if missing:
@@ -324,6 +353,48 @@ def _chain(frame: pd.DataFrame, stated: HistoryFile, *, file: str) -> pd.DataFra
     price = rows["mark_price"].to_numpy(dtype=np.float64)
     if (~np.isfinite(price) | (price < 0.0)).any():
         raise SourceError(FailureReason.PRICE_UNAVAILABLE, f"{file}: a mark_price is missing or negative")
+    return rows
+
+
+def _rows(frame: pd.DataFrame, stated: HistoryFile, *, file: str) -> pd.DataFrame:
+    """Rows of futures, funding or order books: instants and finite numbers, nothing mended."""
+    rows = frame.copy()
+    rows["product"] = rows["product"].astype(str)
+    for name in (each for each in _INSTANTS if each in rows):
+        rows[name] = _instants(rows[name], file=file, name=name)
+    for name in (each for each in _NUMBERS if each in rows):
+        rows[name] = pd.to_numeric(rows[name], errors="coerce").astype(np.float64)
+        values = rows[name].to_numpy()
+        is_bad = ~np.isfinite(values) | ((values <= 0.0) if name != "rate" else False)
+        if is_bad.any():
+            raise SourceError(
+                FailureReason.PRICE_UNAVAILABLE,
+                f"{file}: {name} of {int(is_bad.sum())} rows, the first of {rows['product'][is_bad].iloc[0]}, "
+                f"is not {'finite' if name == 'rate' else 'positive and finite'}; correct or leave them out",
+            )
+    if "side" in rows and not rows["side"].isin(["bid", "ask"]).all():
+        raise SourceError(FailureReason.FILE_UNREADABLE, f"{file}: a side is neither bid nor ask")
+    if stated.until is not None:
+        at = next(name for name in _INSTANTS if name in rows and name != "expiry_ts")
+        rows = rows[rows[at] < pd.Timestamp(stated.until) + _ONE_DAY]
+    if stated.kind == "funding":
+        rows["rate"] = rows["rate"] * stated.unit
+    if stated.kind == "order_books":
+        rows["size"] = rows["size"] * stated.unit / (rows["price"] if stated.is_unit_usd else 1.0)
+    return rows
+
+
+def _together(kind: str, parts: list[pd.DataFrame]) -> pd.DataFrame | None:
+    if not parts:
+        return None
+    rows = pd.concat(parts, ignore_index=True)
+    rows = rows.sort_values(list(_COLUMNS[kind]), kind="stable", ignore_index=True)
+    key = list(_UNIQUE.get(kind, ()))
+    if key and rows.duplicated(key).any():
+        first = rows[rows.duplicated(key)].iloc[0]
+        raise SourceError(
+            FailureReason.DUPLICATE_KEY, f"{kind}: {first['product']} comes twice at {first[key[1]]}; keep one row"
+        )
     return rows
 
 

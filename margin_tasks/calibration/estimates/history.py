@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from pydantic import Field
 
@@ -46,6 +47,8 @@ _GRAVITY = tuple(Outcome)
 # Beyond it the only multiples that a price is divided by are powers of ten.
 _LARGEST_SPLIT = 50.0
 _LARGEST_LOG = 700.0
+# A move over a shorter gap is kept, as it may be the worst one.
+_LONGEST_GAP_DAYS = 30
 
 
 class HistoryPolicy(Definition):
@@ -70,6 +73,11 @@ class Finding:
 
     outcome: Outcome
     rows: tuple[int, ...] = ()
+
+
+def is_hole_between(days: pd.DatetimeIndex) -> BoolArray:
+    """Whether so long a time lies between days that follow each other that they are of two histories, shape D - 1."""
+    return np.asarray(np.diff(days.to_numpy()) > np.timedelta64(_LONGEST_GAP_DAYS, "D"))
 
 
 def gravest(findings: tuple[Finding, ...]) -> Outcome:

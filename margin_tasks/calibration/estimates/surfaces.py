@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from margin_tasks.calibration.estimates.bootstrap import Bootstrap, bootstrap_interval
-from margin_tasks.calibration.estimates.history import Finding, Outcome
+from margin_tasks.calibration.estimates.history import Finding, Outcome, is_hole_between
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.pricing.instruments import BoolArray
@@ -76,8 +76,9 @@ class SurfaceHistory:
     findings: tuple[Finding, ...]
 
     def moves(self) -> FloatArray:
-        """Log moves between days that follow each other, D - 1 x K x M; NaN where either is not known."""
-        return np.diff(np.log(self.volatility), axis=0)
+        """Log moves between days that follow each other, D - 1 x K x M; NaN where either is not known, or a hole is."""
+        moves = np.diff(np.log(self.volatility), axis=0)
+        return np.asarray(np.where(is_hole_between(self.days)[:, None, None], np.nan, moves))
 
 
 def surfaces_until(surfaces: pd.DataFrame, *, as_of: date) -> pd.DataFrame:
@@ -132,11 +133,12 @@ def read_surfaces(surfaces: pd.DataFrame, *, regime: VolatilityRegime) -> Surfac
     if len(days) > 1:
         is_same = np.isclose(volatility[1:], volatility[:-1], rtol=1e-12, atol=0.0) | np.isnan(volatility[1:])
         is_stale[1:] = is_same.all(axis=(1, 2)) & np.isfinite(volatility[1:]).any(axis=(1, 2))
-    unread = np.flatnonzero(np.isnan(volatility).all(axis=(1, 2)))
+    is_unread = np.isnan(volatility).all(axis=(1, 2))
+    is_unread[1:] |= is_hole_between(pd.DatetimeIndex(days))
     named = (
         (Outcome.NOT_POSITIVE, np.flatnonzero(np.isin(days, day[~(quoted > 0.0)]))),
         (Outcome.STALE_PRICES, np.flatnonzero(is_stale)),
-        (Outcome.GAPS, unread),
+        (Outcome.GAPS, np.flatnonzero(is_unread)),
     )
     # The move out of a repeated surface is that of all the days that it was repeated.
     return SurfaceHistory(
