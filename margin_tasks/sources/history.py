@@ -227,7 +227,7 @@ def _layout(folder: Path) -> HistoryLayout:
     if not kinds:
         raise SourceError(
             FailureReason.NOT_FOUND,
-            f"{folder} holds no file whose name begins with {', '.join(_COLUMNS)} and ends with .csv or .parquet; "
+            f"{folder} holds no {'*, '.join(_COLUMNS)}* with the ending .csv or .parquet; "
             f"add one, or name files in {LAYOUT_FILE}",
         )
     return HistoryLayout(files=kinds)

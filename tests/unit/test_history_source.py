@@ -137,3 +137,69 @@ def test_books_of_accounts_are_read_and_refused(tmp_path: Path) -> None:
         bad.to_csv(file, index=False)
         with pytest.raises(SourceError, match=said):
             read_accounts(file)
+
+
+# --- futures, funding and order books ---------------------------------------------------------------------------------
+
+FUTURES = pd.DataFrame(
+    {
+        "product": "BTC", "quote_ts": "2024-02-01T09:00:00Z",
+        "expiry_ts": ["2024-03-29T08:00:00Z", "2024-02-29T08:00:00Z"],
+        "future_price": [103.0, 101.0], "index_price": 100.0,
+    }
+)  # fmt: skip
+FUNDING = pd.DataFrame({"product": "BTC", "paid_at": ["2024-02-01 08:00", "2024-02-01 00:00"], "rate": [0.01, -0.02]})
+LEVELS = pd.DataFrame(
+    {
+        "product": "BTC", "venue": "A", "taken_at": "2024-02-01", "side": ["ask", "bid"], "price": [101.0, 99.0],
+        "size": [202.0, 198.0],
+    }
+)  # fmt: skip
+
+
+def test_what_venues_publish_beside_prices_is_read_and_sorted(embedded: Path, folder: Path) -> None:
+    FUTURES.to_csv(folder / "futures.csv", index=False)
+    FUNDING.to_csv(folder / "funding_rates.csv", index=False)
+    LEVELS.to_csv(folder / "order_books.csv", index=False)
+    found = read_history(embedded, folder)
+    assert found.futures is not None
+    assert found.futures["future_price"].tolist() == [101.0, 103.0]
+    assert found.futures["quote_ts"].iloc[0] == pd.Timestamp("2024-02-01 09:00")
+    assert found.funding is not None
+    assert found.funding["rate"].tolist() == [-0.02, 0.01]
+    assert found.order_books is not None
+    assert found.order_books["size"].tolist() == [202.0, 198.0]
+    assert [line.split(":")[0] for line in found.files[1:]] == ["funding_rates.csv", "futures.csv", "order_books.csv"]
+
+
+def test_units_of_rates_and_sizes_are_stated_in_the_layout(embedded: Path, folder: Path) -> None:
+    FUNDING.to_csv(folder / "f.csv", index=False)
+    LEVELS.to_csv(folder / "b.csv", index=False)
+    (folder / "history.yaml").write_text(
+        "files:\n  f.csv: {kind: funding, unit: 0.01}\n  b.csv: {kind: order_books, unit: 10, is_unit_usd: true}\n"
+    )
+    found = read_history(embedded, folder)
+    assert found.funding is not None
+    np.testing.assert_allclose(found.funding["rate"], [-0.0002, 0.0001])
+    assert found.order_books is not None
+    np.testing.assert_allclose(found.order_books["size"], [20.0, 20.0], err_msg="202 contracts of 10 USD at 101")
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "reason", "said"),
+    [
+        ("futures", FUTURES.drop(columns="index_price"), FailureReason.FILE_UNREADABLE, "index_price"),
+        ("futures", FUTURES.assign(future_price=0.0), FailureReason.PRICE_UNAVAILABLE, "future_price of 2 rows"),
+        ("futures", pd.concat([FUTURES, FUTURES]), FailureReason.DUPLICATE_KEY, "BTC comes twice"),
+        ("futures", FUTURES.assign(expiry_ts="soon"), FailureReason.FILE_UNREADABLE, "expiry_ts is no date"),
+        ("funding", FUNDING.assign(rate="x"), FailureReason.PRICE_UNAVAILABLE, "rate of 2 rows"),
+        ("funding", pd.concat([FUNDING, FUNDING]), FailureReason.DUPLICATE_KEY, "BTC comes twice"),
+        ("order_books", LEVELS.assign(side="buy"), FailureReason.FILE_UNREADABLE, "neither bid nor ask"),
+        ("order_books", LEVELS.assign(size=-1.0), FailureReason.PRICE_UNAVAILABLE, "size of 2 rows"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_refused(
+    embedded: Path, folder: Path, name: str, frame: pd.DataFrame, reason: FailureReason, said: str
+) -> None:
+    frame.to_csv(folder / f"{name}.csv", index=False)
+    refused(embedded, folder, reason, said)

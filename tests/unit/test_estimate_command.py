@@ -1,0 +1,163 @@
+"""``margin estimate``: every parameter beside the value in force, nothing of what is known later."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from margin_tasks.contracts.failures import FailureReason, MarginError
+from margin_tasks.pipeline import estimate_command
+from margin_tasks.pipeline.command_line import margin
+from margin_tasks.pipeline.estimate_command import Estimates, estimate_all
+
+DAY = date(2026, 1, 31)
+END = pd.Timestamp("2026-02-28")
+SESSIONS = 600
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Closes that end four weeks after the day."""
+    draw = np.random.default_rng(21)
+    days = pd.date_range(end=END, periods=SESSIONS, freq="D")
+    common = 0.02 * draw.standard_t(4, SESSIONS)
+    frame = pd.DataFrame(
+        {
+            "price_date": days.date,
+            "BTC": 60_000.0 * np.exp(np.cumsum(common)),
+            "ETH": 2_000.0 * np.exp(np.cumsum(1.2 * common + 0.005 * draw.standard_normal(SESSIONS))),
+        }
+    )
+    file = tmp_path_factory.mktemp("embedded") / "price_history.csv"
+    frame.to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chains, futures, funding and order books of BTC until the same end."""
+    place = tmp_path_factory.mktemp("history")
+    draw = np.random.default_rng(22)
+    days = pd.date_range(end=END, periods=180, freq="D") + pd.Timedelta(hours=9)
+    level = 0.5 * np.exp(np.cumsum(0.05 * draw.standard_normal(180)))
+    rate = 0.05 + 0.02 * draw.standard_normal(180)
+    options, futures = [], []
+    for day, volatility, basis in zip(days, level, rate, strict=True):
+        for tenor in (5.0, 40.0, 120.0, 200.0):
+            forward = 100.0 * np.exp(basis * tenor / 365.0)
+            expiry = day + pd.Timedelta(days=tenor)
+            futures.append(("BTC", day, expiry, forward, 100.0))
+            options += [
+                (day, "BTC", "call" if strike >= forward else "put", strike, expiry, forward, 100.0, 0.01, volatility)
+                for strike in (60.0, 85.0, 95.0, 105.0, 120.0, 170.0)
+            ]
+    pd.DataFrame(
+        options,
+        columns=[
+            "quote_ts", "currency", "option_type", "strike", "expiry_ts", "underlying_price", "index_price",
+            "mark_price", "mark_iv",
+        ],
+    ).to_parquet(place / "option_chains.parquet")  # fmt: skip
+    pd.DataFrame(
+        futures, columns=["product", "quote_ts", "expiry_ts", "future_price", "index_price"]
+    ).to_parquet(place / "futures.parquet")  # fmt: skip
+    paid = pd.date_range(end=END, periods=540, freq="8h")
+    pd.DataFrame(
+        {"product": "BTC", "paid_at": paid, "rate": 0.0001 + 0.0003 * draw.standard_normal(540)}
+    ).to_parquet(place / "funding.parquet")  # fmt: skip
+    pd.DataFrame(
+        {
+            "product": "BTC", "venue": "A", "taken_at": pd.Timestamp("2026-01-15"), "side": ["ask", "bid"],
+            "price": [100.1, 99.9], "size": [5_000.0, 5_000.0],
+        }
+    ).to_parquet(place / "order_books.parquet")  # fmt: skip
+    return place
+
+
+@pytest.fixture(autouse=True)
+def own_closes(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_command, "EMBEDDED_CLOSES", embedded)
+
+
+def named(found: Estimates) -> dict[tuple[str, str], estimate_command.EstimateRow]:
+    return {(row.product, row.parameter): row for row in found.rows}
+
+
+def test_every_section_stands_beside_the_value_in_force(folder: Path) -> None:
+    found = estimate_all(folder, as_of=DAY)
+    sections = list(dict.fromkeys(row.section for row in found.rows))
+    assert sections == [
+        "price scan ranges", "volatility scan ranges", "skew", "basis and roll", "correlations and offsets", "haircuts",
+        "liquidity", "funding",
+    ]  # fmt: skip
+    rows = named(found)
+    assert rows["BTC", "price range"].in_force == 0.16
+    assert rows["BTC", "up, 30 days"].in_force == 0.5
+    assert rows["BTC", "90 against 30 days"].in_force == 0.01
+    assert rows["BTC / ETH", "offset rate"].in_force == 0.5
+    assert rows["BTC", "haircut, first tier"].in_force == 0.1
+    assert rows["BTC", "half spread"].in_force == 0.0002
+    assert rows["BTC", "half spread"].estimate == pytest.approx(0.001)
+    assert rows["BTC", "half spread"].is_short
+    assert rows["BTC", "closing 10,000 USD"].estimate == pytest.approx(0.001)
+    assert [row for row in found.rows if row.outcome != "ESTIMATED"] == []
+
+
+def test_what_is_known_later_changes_nothing(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    cut = pd.Timestamp(DAY) + pd.Timedelta(days=1)
+    early = tmp_path / "early"
+    early.mkdir()
+    for name, column in (
+        ("option_chains", "quote_ts"), ("futures", "quote_ts"), ("funding", "paid_at"), ("order_books", "taken_at"),
+    ):  # fmt: skip
+        rows = pd.read_parquet(folder / f"{name}.parquet")
+        rows[rows[column] < cut].to_parquet(early / f"{name}.parquet")
+    whole = estimate_all(folder, as_of=DAY).rows
+    closes = pd.read_csv(embedded)
+    with pytest.MonkeyPatch.context() as patched:
+        closes[closes["price_date"] <= str(DAY)].to_csv(tmp_path / "closes.csv", index=False)
+        patched.setattr(estimate_command, "EMBEDDED_CLOSES", tmp_path / "closes.csv")
+        assert estimate_all(early, as_of=DAY).rows == whole
+    assert estimate_all(folder).rows != whole
+
+
+def test_without_a_folder_closes_alone_say_what_they_can() -> None:
+    found = estimate_all(as_of=DAY)
+    assert {row.section for row in found.rows} == {"price scan ranges", "correlations and offsets", "haircuts"}
+    assert found.as_of == DAY
+
+
+def test_an_offset_in_force_is_short_where_it_grants_more_than_history() -> None:
+    row = named(estimate_all(as_of=DAY))["BTC / ETH", "offset rate"]
+    assert row.is_most
+    assert row.asked is not None
+    assert row.is_short == (row.asked < 0.5)
+
+
+def test_a_day_before_the_history_is_refused() -> None:
+    with pytest.raises(MarginError, match="history begins on") as caught:
+        estimate_all(as_of=date(2020, 1, 1))
+    assert caught.value.reason is FailureReason.INVALID_REQUEST
+
+
+def test_the_command_prints_tables_or_json(folder: Path) -> None:
+    run = CliRunner()
+    shown = run.invoke(margin, ["estimate", "--history", str(folder), "--as-of", DAY.isoformat()])
+    assert shown.exit_code == 0, shown.output
+    lines = shown.output.splitlines()
+    assert lines[0].startswith("What history up to 2026-01-31 asks for, by calibration 1.0")
+    [spread] = [line for line in lines if "half spread" in line]
+    assert "! 0.020%" in spread
+    assert lines[-1].split()[0] == str(sum("  ! " in line or "! " in line for line in lines[1:-1]))
+    answer = json.loads(
+        run.invoke(margin, ["estimate", "--history", str(folder), "--as-of", DAY.isoformat(), "--json"]).output
+    )
+    [row] = [each for each in answer["rows"] if each["parameter"] == "half spread"]
+    assert (row["in_force"], row["is_short"]) == (0.0002, True)
+    assert "NaN" not in json.dumps(answer)
