@@ -88,13 +88,18 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture
-def here(tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    shutil.copytree(published, tmp_path / "home")
-    monkeypatch.setenv("MARGIN_HOME", str(tmp_path / "home"))
+def at_copy(of: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    shutil.copytree(of, place)
+    monkeypatch.setenv("MARGIN_HOME", str(place))
     monkeypatch.setenv("MARGIN_APPROVERS", "bob,carol")
     settings.cache_clear()
     return settings()
+
+
+@pytest.fixture
+def here(tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home with the published day, of one test alone."""
+    return at_copy(published, tmp_path / "home", monkeypatch)
 
 
 def by_person(name: str, here: Settings, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -111,21 +116,48 @@ def calibrated(here: Settings, *, run_id: str = "calibration-1", is_requested: b
     return opened
 
 
+@pytest.fixture(scope="module")
+def calibrated_once(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Calibration]:
+    """The published day with a calibration that was asked for, and its proposal."""
+    made = tmp_path_factory.mktemp("calibrated") / "home"
+    with pytest.MonkeyPatch.context() as patched:
+        settled = at_copy(published, made, patched)
+        opened = calibrated(settled)
+        calibration.propose(settled, opened, now=NOW)
+    settings.cache_clear()
+    return made, opened
+
+
+@pytest.fixture
+def proposed(
+    tmp_path: Path, calibrated_once: tuple[Path, Calibration], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Settings, Calibration]:
+    """A home of one test alone, and the calibration that left a proposal in it."""
+    made, opened = calibrated_once
+    return at_copy(made, tmp_path / "home", monkeypatch), opened
+
+
 def requirements(here: Settings) -> dict[str, Decimal]:
     with lake(here, holder="test", is_read_only=True) as opened:
         rows = opened.query("select account_id, initial_margin from risk.account_margin").to_pylist()
     return {row["account_id"]: row["initial_margin"] for row in rows}
 
 
-def test_a_calibration_is_recorded_once_and_leaves_a_proposal_with_its_impact(here: Settings) -> None:
-    opened = calibrated(here)
+def test_a_calibration_is_recorded_once_and_leaves_a_proposal_with_its_impact(
+    proposed: tuple[Settings, Calibration],
+) -> None:
+    here, opened = proposed
+    with lake(here, holder="test", is_read_only=True) as reading:
+        recorded = calibration.estimates_of(reading, opened.run_id)
+        [standing] = read_book(reading, business_date=DAY).waiting()
+    proposal_id = standing.proposal.proposal_id
     calibration.estimate(here, opened)
-    proposal_id = calibration.propose(here, opened, now=NOW)
     assert calibration.propose(here, opened, now=NOW) == proposal_id, "a task that is run again proposes the same"
     with lake(here, holder="test", is_read_only=True) as reading:
         estimates = calibration.estimates_of(reading, opened.run_id)
         rows = reading.query("select * from parameters.impacts").to_pylist()
         book = read_book(reading, business_date=DAY)
+    assert estimates == recorded, "a task that is run again records the same"
     policy = calibration_policy_in_force(DAY)
     estimators = {str(name) for name in policy.of("BTC").price.estimators}
     roles = {(row["parameter_role"], row["estimator"]) for row in estimates if row["parameter"] == BTC_RANGE}
@@ -199,12 +231,45 @@ def test_a_published_day_is_explained_with_the_values_of_its_time(here: Settings
     assert caught.value.reason is FailureReason.RECONCILIATION_BREAK
 
 
-def test_the_commands_propose_decide_compare_and_go_back(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_volatility_is_estimated_from_the_marks_of_published_days(proposed: tuple[Settings, Calibration]) -> None:
+    here, opened = proposed
+    with lake(here, holder="test", is_read_only=True) as reading:
+        rows = calibration.surfaces_of(reading, until=DAY)
+        before = calibration.surfaces_of(reading, until=DAY - timedelta(days=1))
+        estimates = calibration.estimates_of(reading, opened.run_id)
+        marks = reading.query(
+            "select * from raw.market_prices join raw.instruments using (run_id, instrument_id) where mark_iv > 0"
+        ).to_pylist()
+    assert before is None, "of a day that was not published"
+    assert rows is not None
+    wanted = sorted(
+        (float(mark["strike_price"]) / float(mark["forward_price"]), float(mark["mark_iv"]))
+        for mark in marks
+        if (mark["option_type"] == "call") == (mark["strike_price"] >= mark["forward_price"])
+    )
+    found = sorted(zip(rows["moneyness"], rows["implied_volatility"], strict=True))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    assert len(wanted) > 0
+    assert set(rows["surface_date"].astype(str)) == {str(DAY)}
+    # One day has no move: what is in force stays, and the row says why.
+    of_volatility = {row["parameter"]: row for row in estimates if "volatility" in row["parameter"]}
+    assert {name.split(".")[2] for name in of_volatility} == {"volatility_up", "volatility_down"}
+    for row in of_volatility.values():
+        assert row["estimate_outcome"] == "SHORT_HISTORY"
+        assert row["proposed_value"] == row["value_in_force"]
+
+
+def test_the_commands_propose_decide_compare_and_go_back(
+    proposed: tuple[Settings, Calibration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = proposed
+
     def run(name: str, *arguments: str) -> Any:
         return by_person(name, here, *arguments, monkeypatch=monkeypatch)
 
-    opened = calibrated(here)
-    proposal_id = str(calibration.propose(here, opened, now=NOW))
+    with lake(here, holder="test", is_read_only=True) as reading:
+        [standing] = read_book(reading, business_date=DAY).waiting()
+    proposal_id = standing.proposal.proposal_id
     refused = run("ana", "parameters", "approve", proposal_id, "--reason", "mine")
     assert isinstance(refused.exception, MarginError)
     assert refused.exception.reason is FailureReason.NOT_APPROVED

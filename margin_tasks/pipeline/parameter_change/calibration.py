@@ -27,7 +27,7 @@ from margin_tasks.contracts.frames import from_arrow
 from margin_tasks.contracts.parameter_vocabulary import ProposalKind, Significance
 from margin_tasks.contracts.tables import FEEDS, VALIDATION
 from margin_tasks.pipeline.compute import requirements_under
-from margin_tasks.pipeline.inquiries import run_in_force
+from margin_tasks.pipeline.inquiries import list_runs, run_in_force
 from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.parameter_change.log import (
     SCHEMA,
@@ -44,6 +44,7 @@ from margin_tasks.rulebooks import registry
 from margin_tasks.rulebooks.calibrated import PRICE_RANGE, calibrated_values, rulebook_of
 from margin_tasks.warehouse.lake import Lake
 
+_SURFACE_NUMBERS = ("tenor_days", "moneyness", "implied_volatility")
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 DIGITS = 4
@@ -55,6 +56,18 @@ where parameter_role = 'champion' and business_date < $1 and tool_state is not n
 group by parameter
 """
 _OF_RUN = "select * from parameters.estimates where run_id = $1 order by parameter, parameter_role, estimator"
+_QUOTED = """
+select market_prices.business_date as surface_date, instruments.underlying,
+    epoch(instruments.expiry_at - market_prices.observed_at) / 86400.0 as tenor_days,
+    instruments.strike_price / market_prices.forward_price as moneyness,
+    market_prices.mark_iv as implied_volatility
+from raw.market_prices
+inner join raw.instruments using (run_id, instrument_id)
+where list_contains($1, market_prices.run_id) and market_prices.mark_iv > 0
+    and market_prices.forward_price > 0 and instruments.expiry_at > market_prices.observed_at
+    and (instruments.option_type = 'call') = (instruments.strike_price >= market_prices.forward_price)
+order by all
+"""
 _IMPACT_BEFORE = """
 select account_id, rulebook_id, initial_margin as requirement_before, currency
 from risk.account_margin where run_id = $1 order by account_id
@@ -131,20 +144,20 @@ def estimate(here: Settings, calibration: Calibration) -> tuple[int, int]:
     policy = calibration_policy_in_force(day)
     with lake(here, holder=f"calibration {calibration.run_id}: read", is_read_only=True) as opened:
         closes = closes_of(opened, calibration.clearing_run_id)
+        surfaces = surfaces_of(opened, until=day)
         in_force = _values_in_force(opened, day)
         states = _states(opened, day)
     known = {name: value for name, value in in_force.items() if name.startswith(f"{policy.rulebook}.")}
     arguments = {"as_of": day, "in_force": known, "states": states}
     say("  estimates by the policy", waiting_for="estimating parameters")
-    champion = estimate_parameters(closes, policy=policy, **arguments)  # type: ignore[arg-type]
+    champion = estimate_parameters(closes, policy=policy, surfaces=surfaces, **arguments)  # type: ignore[arg-type]
     rows = [_estimate_row(each, role=CHAMPION, calibration=calibration) for each in champion]
     for estimator in sorted({name for rules in _rules(policy) for name in rules}):
         say(f"  challenger {estimator}")
         alone = estimate_parameters(closes, policy=_alone(policy, estimator), **arguments)  # type: ignore[arg-type]
         for each in alone:
-            if each.parameter.endswith(PRICE_RANGE):
-                row = _estimate_row(each, role=CHALLENGER, calibration=calibration)
-                rows.append({**row, "estimator": estimator, "tool_state": None})
+            row = _estimate_row(each, role=CHALLENGER, calibration=calibration)
+            rows.append({**row, "estimator": estimator, "tool_state": None})
     with lake(here, holder=f"calibration {calibration.run_id}") as opened:
         opened.record(
             schema=SCHEMA,
@@ -215,6 +228,23 @@ def estimates_of(opened: Lake, run_id: str) -> list[dict[str, Any]]:
     """Return the recorded estimates of a calibration."""
     rows: list[dict[str, Any]] = opened.query(_OF_RUN, [run_id]).to_pylist()
     return rows
+
+
+def surfaces_of(opened: Lake, *, until: date) -> pd.DataFrame | None:
+    """Volatility of options out of the money, as the published days up to one were marked; None without options.
+
+    The history of surfaces is the clearing house's own: it grows by a day with each day that is published.
+    """
+    standing = [
+        run["run_id"]
+        for run in list_runs(opened)
+        if run["status"] == "published"
+        and run["superseded_by"] is None
+        and run["session"] == "EOD"
+        and run["business_date"] <= until
+    ]
+    rows = opened.query(_QUOTED, [standing]).to_pandas()
+    return None if rows.empty else rows.astype(dict.fromkeys(_SURFACE_NUMBERS, "float64"))
 
 
 # --- proposal --------------------------------------------------------------------------------------------------------
