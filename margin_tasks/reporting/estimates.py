@@ -26,7 +26,7 @@ def estimate_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(rows)
     short = [row for row in found["rows"] if row["is_short"]]
     yield ""
-    stated = sum(row["in_force"] is not None for row in found["rows"])
+    stated = sum(row["in_force"] is not None and row["asked"] is not None for row in found["rows"])
     yield (
         f"{len(short)} of {stated} values in force ask for less than this history does; they are marked with !. "
         "Nothing here changes a value: margin parameters propose does, or a new version of a definition."

@@ -92,7 +92,7 @@ def move_estimate(
         regime: how to estimate; a session is scaled to the margin period by its square root.
         bootstrap: of the interval, of the part of the history that decides.
         is_stressed: which moves are of the stressed period, shape T; those before the look-back may be.
-        findings: of the reading of the history.
+        findings: of the reading of the history; nothing is estimated from one that is too old.
 
     Raises:
         MarginError: INVALID_REQUEST for infinite moves or shapes that do not fit.
@@ -106,11 +106,13 @@ def move_estimate(
     scale = float(np.sqrt(regime.margin_period_days))
     largest = scale * float(known.max()) if len(known) else np.nan
     reason = _unusable(known, regime)
+    if reason is None and any(found.outcome is Outcome.OLD_HISTORY for found in findings):
+        reason = Outcome.OLD_HISTORY
     if reason is not None:
         seen = regime.without_estimate if np.isnan(largest) else max(regime.without_estimate, largest)
         return MoveEstimate(
             value=float(np.clip(seen, regime.floor, regime.ceiling)), estimate=np.nan, interval=(np.nan, np.nan),
-            largest=largest, moves=len(known), findings=(Finding(outcome=reason), *findings),
+            largest=largest, moves=len(known), findings=_once((Finding(outcome=reason), *findings)),
         )  # fmt: skip
     samples = [known[-regime.lookback :]]
     if np.count_nonzero(stressed) >= LEAST_STRESSED:
@@ -128,8 +130,17 @@ def move_estimate(
         interval=bootstrap_interval(decisive, quantile, bootstrap=bootstrap),
         largest=largest,
         moves=len(decisive),
-        findings=(*above, *findings),
+        findings=_once((*above, *findings)),
     )
+
+
+def _once(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """One finding for each outcome, the one that names most rows."""
+    most: dict[Outcome, Finding] = {}
+    for found in findings:
+        if found.outcome not in most or len(found.rows) > len(most[found.outcome].rows):
+            most[found.outcome] = found
+    return tuple(most.values())
 
 
 def _unusable(known: FloatArray, regime: MoveRegime) -> Outcome | None:
