@@ -80,8 +80,8 @@ class EstimateRow:
 
     @property
     def is_short(self) -> bool:
-        """Whether the value in force asks for less than the history does."""
-        if self.in_force is None or self.asked is None:
+        """Whether the value in force asks for less than the history does; no without an estimate from it."""
+        if self.in_force is None or self.asked is None or self.estimate is None:
             return False
         return self.in_force > self.asked if self.is_most else self.in_force < self.asked
 
@@ -279,42 +279,38 @@ def _volatility(known: History, policy: CalibrationPolicy, values: _InForce, day
     surfaces = surfaces_of(known.chains)
     for underlying, rows in surfaces.groupby("underlying", sort=True):
         name = str(underlying)
-        regime = policy.of(known.parameters.get(name, name)).volatility
+        parameter = known.parameters.get(name, name)
+        regime = policy.of(parameter).volatility
         if regime is None:
             continue
         read = read_surfaces(rows, regime=regime)
         found = volatility_scan_range(read, regime=regime, bootstrap=policy.bootstrap)
         scale = regime.scaling.tenor_scale(np.array(regime.tenors_days))
-        parameter = known.parameters.get(name, name)
-        last = pd.Timestamp(rows["surface_date"].max())
-        findings = (*_old(last, day, policy), *found.findings)
-        outcome = str(gravest(findings))
-        at_reference = values.volatility(parameter)
-        for side, interval, value, in_force in (
-            ("up", found.up_interval, found.up, at_reference[0]),
-            ("down", found.down_interval, found.down, at_reference[1]),
-        ):
+        old = _old(pd.Timestamp(rows["surface_date"].max()), day, policy)
+        outcome = str(gravest((*old, *found.findings)))
+        is_estimated = found.is_estimated and not old
+        risen, fallen = values.volatility(parameter)
+        sides = (
+            ("up", found.up, regime.up_without_estimate, found.up_interval, found.up_by_pillar, risen),
+            ("down", found.down, regime.down_without_estimate, found.down_interval, found.down_by_pillar, fallen),
+        )  # fmt: skip
+        for side, value, without, interval, by_pillar, in_force in sides:
+            # Surfaces of long ago are no reason for less than what stands without any.
+            asked = value if is_estimated else max(value, without)
             yield EstimateRow(
                 section=VOLATILITY, product=name, parameter=f"{side}, before tenor scaling", in_force=in_force,
-                estimate=value if found.is_estimated else None, lower=interval[0], upper=interval[1], asked=value,
-                outcome=outcome, remark="largest of all tenors and strikes",
+                estimate=value if is_estimated else None, lower=interval[0] if is_estimated else None,
+                upper=interval[1] if is_estimated else None, asked=asked, outcome=outcome,
+                remark=f"{len(read.days)} days, largest of all tenors and strikes",
             )  # fmt: skip
-        for place, tenor in enumerate(regime.tenors_days):
-            scale_in_force = values.tenor_scale(parameter, tenor)
-            sides = zip(
-                ("up", "down"),
-                (found.up_by_pillar, found.down_by_pillar),
-                (each * float(scale_in_force) for each in at_reference),
-                strict=True,
-            )
-            for side, by_pillar, in_force in sides:
-                is_read = np.isfinite(by_pillar[place])
-                largest = float(np.nanmax(by_pillar[place])) if is_read.any() else np.nan
-                fallback = (found.up if side == "up" else found.down) * float(scale[place])
+            for tenor, of_tenor, factor in zip(regime.tenors_days, by_pillar, scale, strict=True):
+                is_read = is_estimated and np.isfinite(of_tenor).any()
+                largest = float(np.nanmax(of_tenor)) if is_read else None
                 yield EstimateRow(
-                    section=VOLATILITY, product=name, parameter=f"{side}, {tenor:g} days", in_force=in_force,
-                    estimate=largest, lower=None, upper=None, asked=largest if is_read.any() else fallback,
-                    outcome=outcome, remark=f"{len(read.days)} days, largest of {is_read.sum()} strikes",
+                    section=VOLATILITY, product=name, parameter=f"{side}, {tenor:g} days",
+                    in_force=in_force * values.tenor_scale(parameter, tenor), estimate=largest, lower=None, upper=None,
+                    asked=asked * float(factor) if largest is None else largest, outcome=outcome,
+                    remark=f"largest of {np.isfinite(of_tenor).sum()} strikes",
                 )  # fmt: skip
         twists = skew_twists(read, regime=regime, low=regime.moneyness[0], high=regime.moneyness[-1])
         for tenor, twist in zip(regime.tenors_days, twists, strict=True):
