@@ -16,7 +16,7 @@ from margin_tasks.calibration.estimates.basis import basis_ranges, read_basis, r
 from margin_tasks.calibration.estimates.funding import funding_estimate
 from margin_tasks.calibration.estimates.haircuts import haircut
 from margin_tasks.calibration.estimates.history import Finding, Outcome, gravest
-from margin_tasks.calibration.estimates.moves import MoveEstimate
+from margin_tasks.calibration.estimates.moves import LEAST_STRESSED, MoveEstimate
 from margin_tasks.calibration.estimates.offsets import offsets
 from margin_tasks.calibration.estimates.option_chains import forwards_of, surfaces_of
 from margin_tasks.calibration.estimates.order_books import liquidity_estimate
@@ -354,6 +354,13 @@ def _stressed(closes: pd.Series[float], window: int) -> BoolArray:
     return stressed
 
 
+def _stressed_sessions(closes: pd.Series[float], market: pd.Series[float], *, window: int) -> BoolArray:
+    """Sessions of a product in the most volatile window of the market; in its own where it is too young for that."""
+    of_market = pd.Series(_stressed(market, window), index=market.index)
+    stressed: BoolArray = of_market.reindex(closes.index, fill_value=False).to_numpy(dtype=np.bool_)
+    return stressed if np.count_nonzero(stressed) >= LEAST_STRESSED else _stressed(closes, window)
+
+
 def _offsets(known: History, policy: CalibrationPolicy, values: _InForce, day: date) -> Iterator[EstimateRow]:
     market = known.closes[policy.haircuts.market]
     stressed = pd.Series(_stressed(market, policy.default.price.stressed_moves), index=market.index)
@@ -393,11 +400,10 @@ def _haircuts(known: History, policy: CalibrationPolicy, values: _InForce, day: 
         in_force, schedule = stated
         regime = policy.haircut_of(asset)
         market = known.closes.get(regime.market, closes[:0])
-        stressed = pd.Series(_stressed(market, policy.default.price.stressed_moves), index=market.index)
         found = haircut(
             closes.to_numpy(dtype=np.float64), regime=regime, bootstrap=policy.bootstrap,
             market=market.reindex(closes.index).to_numpy(dtype=np.float64),
-            is_stressed=stressed.reindex(closes.index, fill_value=False).to_numpy(dtype=np.bool_),
+            is_stressed=_stressed_sessions(closes, market, window=policy.default.price.stressed_moves),
             in_force=in_force, policy=policy.history, findings=_old(closes.index[-1], day, policy),
         )  # fmt: skip
         row = _row(HAIRCUT, product, _HAIRCUTS[schedule], found.fall, in_force=in_force)

@@ -177,6 +177,28 @@ def test_a_haircut_that_follows_volatility_is_the_one_of_the_day(tmp_path: Path)
     assert [policy.haircut_of(asset).margin_period_days for asset in ("BTC", "XAUX", "EQTX", "OTHER")] == [1, 2, 2, 1]
 
 
+def test_an_asset_younger_than_the_stress_of_its_market_has_a_stressed_period_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bitcoin was wild at first; the token began later, was wild at once, and its look-back is calm."""
+    draw = np.random.default_rng(24)
+    days = pd.date_range(end=DAY, periods=1_600, freq="D")
+    coin = draw.standard_normal(1_600) * np.where(np.arange(1_600) < 250, 0.06, 0.01)
+    token = draw.standard_normal(1_300) * np.where(np.arange(1_300) < 250, 0.05, 0.01)
+    frame = pd.DataFrame({"price_date": days.date, "BTC": 60_000.0 * np.exp(np.cumsum(coin))})
+    frame.to_csv(tmp_path / "embedded.csv", index=False)
+    monkeypatch.setattr(estimate_command, "EMBEDDED_CLOSES", tmp_path / "embedded.csv")
+    place = tmp_path / "history"
+    place.mkdir()
+    pd.DataFrame({"product": "ETH", "date": days[-1_300:], "close": 2_000.0 * np.exp(np.cumsum(token))}).to_csv(
+        place / "closes.csv", index=False
+    )
+    row = named(estimate_all(place, as_of=DAY))["ETH", "haircut, first tier"]
+    wild = np.quantile(-np.expm1(token[1:250]), 0.99)
+    assert row.estimate == pytest.approx(wild, rel=0.02)
+    assert row.estimate > 3.0 * np.quantile(-np.expm1(token[-1_000:]), 0.99)
+
+
 def test_what_ended_long_ago_is_named_and_not_held_against_values_in_force(folder: Path) -> None:
     found = estimate_all(folder, as_of=date(2026, 4, 30))
     assert {row.outcome for row in found.rows} == {"OLD_HISTORY"}

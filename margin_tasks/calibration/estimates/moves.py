@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from margin_tasks.calibration.estimates.bootstrap import Bootstrap, bootstrap_interval
 from margin_tasks.calibration.estimates.history import Finding, Outcome, gravest
+from margin_tasks.calibration.estimates.volatility import stressed_window_ends
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.scenarios.definition import Definition, Positive
@@ -27,7 +28,8 @@ class MoveRegime(Definition):
     """How a move is estimated.
 
     ``confidence``: of one direction. ``margin_period_days``: sessions, 0.25 for six hours of a market that never
-    closes. ``lookback``, ``least_moves``: most and fewest moves used. ``floor``, ``ceiling``: least and most.
+    closes. ``lookback``, ``least_moves``: most and fewest moves used. ``stressed_moves``: length of the stressed period
+    that is looked for before the look-back, where none is stated. ``floor``, ``ceiling``: least and most.
     ``without_estimate``: where nothing can be estimated.
     """
 
@@ -35,6 +37,7 @@ class MoveRegime(Definition):
     margin_period_days: Positive = 1.0
     lookback: Annotated[int, Field(ge=20)] = 1000
     least_moves: Annotated[int, Field(ge=20)] = 100
+    stressed_moves: Annotated[int, Field(ge=LEAST_STRESSED)] = 250
     floor: Annotated[float, Field(ge=0.0)] = 0.0
     ceiling: Positive = 0.95
     without_estimate: Positive
@@ -91,7 +94,8 @@ def move_estimate(
         moves: of each session, positive where they hurt, NaN where unknown; shape T, the earliest first.
         regime: how to estimate; a session is scaled to the margin period by its square root.
         bootstrap: of the interval, of the part of the history that decides.
-        is_stressed: which moves are of the stressed period, shape T; those before the look-back may be.
+        is_stressed: which moves are of the stressed period, shape T; those before the look-back may be. Where silent,
+            it is the period of ``stressed_moves`` with the largest squares, of a history longer than the look-back.
         findings: of the reading of the history; nothing is estimated from one that is too old.
 
     Raises:
@@ -103,6 +107,9 @@ def move_estimate(
         raise MarginError(FailureReason.INVALID_REQUEST, "moves: finite or absent, by session, stressed or not")
     is_known = np.isfinite(delivered)
     known, stressed = delivered[is_known], stressed[is_known]
+    if is_stressed is None and len(known) > regime.lookback:
+        end = int(stressed_window_ends(known, window=regime.stressed_moves)[-1])
+        stressed[max(end - regime.stressed_moves + 1, 0) : end + 1] = True
     scale = float(np.sqrt(regime.margin_period_days))
     largest = scale * float(known.max()) if len(known) else np.nan
     reason = _unusable(known, regime)
