@@ -87,12 +87,20 @@ def own_closes(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate_command, "EMBEDDED_CLOSES", embedded)
 
 
+@pytest.fixture(scope="module")
+def estimates(embedded: Path, folder: Path) -> Estimates:
+    """All of the folder, after the day."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(estimate_command, "EMBEDDED_CLOSES", embedded)
+        return estimate_all(folder, as_of=DAY)
+
+
 def named(found: Estimates) -> dict[tuple[str, str], estimate_command.EstimateRow]:
     return {(row.product, row.parameter): row for row in found.rows}
 
 
-def test_every_section_stands_beside_the_value_in_force(folder: Path) -> None:
-    found = estimate_all(folder, as_of=DAY)
+def test_every_section_stands_beside_the_value_in_force(estimates: Estimates) -> None:
+    found = estimates
     sections = list(dict.fromkeys(row.section for row in found.rows))
     assert sections == [
         "price scan ranges", "volatility scan ranges", "skew", "basis and roll", "correlations and offsets", "haircuts",
@@ -111,7 +119,9 @@ def test_every_section_stands_beside_the_value_in_force(folder: Path) -> None:
     assert [row for row in found.rows if row.outcome != "ESTIMATED"] == []
 
 
-def test_what_is_known_later_changes_nothing(folder: Path, embedded: Path, tmp_path: Path) -> None:
+def test_what_is_known_later_changes_nothing(
+    estimates: Estimates, folder: Path, embedded: Path, tmp_path: Path
+) -> None:
     cut = pd.Timestamp(DAY) + pd.Timedelta(days=1)
     early = tmp_path / "early"
     early.mkdir()
@@ -120,7 +130,7 @@ def test_what_is_known_later_changes_nothing(folder: Path, embedded: Path, tmp_p
     ):  # fmt: skip
         rows = pd.read_parquet(folder / f"{name}.parquet")
         rows[rows[column] < cut].to_parquet(early / f"{name}.parquet")
-    whole = estimate_all(folder, as_of=DAY).rows
+    whole = estimates.rows
     closes = pd.read_csv(embedded)
     with pytest.MonkeyPatch.context() as patched:
         closes[closes["price_date"] <= str(DAY)].to_csv(tmp_path / "closes.csv", index=False)
@@ -131,7 +141,8 @@ def test_what_is_known_later_changes_nothing(folder: Path, embedded: Path, tmp_p
 
 def test_futures_of_one_product_take_no_curve_from_another(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "history"
-    shutil.copytree(folder, place)
+    place.mkdir()
+    shutil.copy(folder / "futures.parquet", place)
     chains = pd.read_parquet(folder / "option_chains.parquet")
     pd.concat([chains, chains.assign(currency="ETH")]).to_parquet(place / "option_chains.parquet")
     rows = named(estimate_all(place, as_of=DAY))

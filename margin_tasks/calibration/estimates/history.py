@@ -229,6 +229,8 @@ def _findings(found: list[tuple[Outcome, IntArray]]) -> tuple[Finding, ...]:
 
 def _median(quoted: FloatArray) -> FloatArray:
     """Median of each row, NaN where it is empty."""
+    if quoted.shape[1] == 1:
+        return quoted[:, 0].copy()
     middle = np.full(len(quoted), np.nan)
     has_any = np.isfinite(quoted).any(axis=1)
     middle[has_any] = np.nanmedian(quoted[has_any], axis=1)
