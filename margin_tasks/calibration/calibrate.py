@@ -7,7 +7,7 @@ before anything else happens. The same inputs give the same bits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -218,14 +218,7 @@ def _gaps_before(dates: pd.DatetimeIndex) -> BoolArray:
 
 
 def _with_finding(history: History, finding: Finding) -> History:
-    return History(
-        delivered=history.delivered,
-        cleaned=history.cleaned,
-        worst=history.worst,
-        rows=history.rows,
-        largest_move=history.largest_move,
-        findings=(finding, *history.findings),
-    )
+    return replace(history, findings=(finding, *history.findings))
 
 
 def _steadying(history: History, dates: pd.DatetimeIndex, estimate: ScanRange, regime: Regime) -> tuple[float, float]:

@@ -53,11 +53,12 @@ class SignificanceThresholds(Definition):
 class UnderlyingPolicy(Definition):
     """How the parameters of one underlying are estimated, and which tools keep them steady.
 
-    ``volatility``: None where it has no options.
+    ``volatility``: None where it has no options. ``haircut``: as collateral; the policy's for all where silent.
     """
 
     price: Regime
     volatility: VolatilityRegime | None = None
+    haircut: HaircutRegime | None = None
     tools: ToolPolicy = ToolPolicy()
 
 
@@ -85,6 +86,10 @@ class CalibrationPolicy(PolicyVersion):
     def of(self, underlying: str) -> UnderlyingPolicy:
         """What holds for an underlying."""
         return self.underlyings.get(underlying, self.default)
+
+    def haircut_of(self, asset: str) -> HaircutRegime:
+        """How the haircut of an asset is estimated."""
+        return self.of(asset).haircut or self.haircuts
 
 
 def calibration_policy_in_force(business_date: date) -> CalibrationPolicy:

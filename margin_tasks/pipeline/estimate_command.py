@@ -15,20 +15,22 @@ from margin_tasks.calibration.calibrate import estimate_parameters
 from margin_tasks.calibration.estimates.basis import basis_ranges, read_basis, roll_ranges
 from margin_tasks.calibration.estimates.funding import funding_estimate
 from margin_tasks.calibration.estimates.haircuts import haircut
-from margin_tasks.calibration.estimates.history import gravest
-from margin_tasks.calibration.estimates.moves import MoveEstimate
+from margin_tasks.calibration.estimates.history import Finding, Outcome, gravest
+from margin_tasks.calibration.estimates.moves import LEAST_STRESSED, MoveEstimate
 from margin_tasks.calibration.estimates.offsets import offsets
 from margin_tasks.calibration.estimates.option_chains import forwards_of, surfaces_of
 from margin_tasks.calibration.estimates.order_books import liquidity_estimate
 from margin_tasks.calibration.estimates.surfaces import read_surfaces, skew_twists, volatility_scan_range
 from margin_tasks.calibration.estimates.volatility import stressed_window_ends
 from margin_tasks.calibration.policy import CalibrationPolicy, calibration_policy_in_force
-from margin_tasks.collateral.policy import CollateralPolicy, EligibleAsset, TieredHaircut, collateral_policy_in_force
+from margin_tasks.collateral.policy import CollateralPolicy, collateral_policy_in_force
+from margin_tasks.collateral.terms import day_terms
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pipeline.backtest_command import EMBEDDED_CLOSES
 from margin_tasks.pricing.instruments import BoolArray
 from margin_tasks.rulebooks.blocks import CalendarCharge
 from margin_tasks.rulebooks.exposure import parameter_of
+from margin_tasks.rulebooks.house_es.charges import liquidity_factor
 from margin_tasks.rulebooks.house_es.methodology import HouseEsMethodology
 from margin_tasks.rulebooks.registry import rulebooks_in_force
 from margin_tasks.rulebooks.rulebook import Rulebook
@@ -36,6 +38,12 @@ from margin_tasks.rulebooks.span.methodology import SpanDayMethodology
 from margin_tasks.sources.history import History, read_history
 
 T = TypeVar("T")
+
+_HAIRCUTS = {
+    "fixed": "haircut, fixed",
+    "tiered": "haircut, first tier",
+    "volatility": "haircut, follows volatility",
+}
 
 PRICE, VOLATILITY, SKEW, BASIS, OFFSET, HAIRCUT, LIQUIDITY, FUNDING = (
     "price scan ranges",
@@ -72,8 +80,8 @@ class EstimateRow:
 
     @property
     def is_short(self) -> bool:
-        """Whether the value in force asks for less than the history does."""
-        if self.in_force is None or self.asked is None:
+        """Whether the value in force asks for less than the history does; no without an estimate from it."""
+        if self.in_force is None or self.asked is None or self.estimate is None:
             return False
         return self.in_force > self.asked if self.is_most else self.in_force < self.asked
 
@@ -109,12 +117,12 @@ def estimate_all(folder: Path | None = None, *, as_of: date | None = None) -> Es
     values = _InForce.of(day)
     rows = [
         *_price_ranges(known, policy, values, day),
-        *_volatility(known, policy, values),
-        *_basis(known, policy, values),
-        *_offsets(known, policy, values),
-        *_haircuts(known, policy, values),
-        *_liquidity(known, policy, values),
-        *_funding(known, policy),
+        *_volatility(known, policy, values, day),
+        *_basis(known, policy, values, day),
+        *_offsets(known, policy, values, day),
+        *_haircuts(known, policy, values, day),
+        *_liquidity(known, policy, values, day),
+        *_funding(known, policy, day),
     ]
     return Estimates(
         as_of=day, policy=f"{policy.id} {policy.version}", files=history.files, rows=tuple(map(_without_nan, rows))
@@ -161,11 +169,14 @@ class _InForce:
     def price_range(self, underlying: str) -> float:
         return self._of(self.portfolio.scenarios, underlying).price_range
 
-    def volatility(self, underlying: str, tenor_days: float) -> tuple[float, float]:
-        """Relative moves up and down at a tenor."""
+    def volatility(self, underlying: str) -> tuple[float, float]:
+        """Relative moves up and down where tenors are not scaled."""
         stated = self._of(self.portfolio.scenarios, underlying).volatility
-        scale = float(stated.tenor_scaling.tenor_scale(np.array([tenor_days]))[0])
-        return stated.up * scale, stated.down * scale
+        return stated.up, stated.down
+
+    def tenor_scale(self, underlying: str, tenor_days: float) -> float:
+        stated = self._of(self.portfolio.scenarios, underlying).volatility
+        return float(stated.tenor_scaling.tenor_scale(np.array([tenor_days]))[0])
 
     def calendar_rate(self, underlying: str) -> float:
         [charge] = [block for block in self.portfolio.blocks if isinstance(block, CalendarCharge)]
@@ -177,6 +188,15 @@ class _InForce:
     def half_spread(self, underlying: str) -> float:
         return float(self._of(self.house.trading, underlying).half_spread)
 
+    def closing(self, underlying: str, size_usd: float) -> tuple[float, float]:
+        """What house_es charges for closing a size: a share of it, and a share of its market risk alone."""
+        trading = self._of(self.house.trading, underlying)
+        liquidity = self.house.rules.liquidity
+        volume_share = (
+            size_usd / trading.daily_volume_usd if trading.daily_volume_usd > 0.0 else liquidity.volume_shares[-1]
+        )
+        return float(trading.half_spread), float(liquidity_factor(liquidity, np.array([volume_share]))[0])
+
     def offset(self, first: str, second: str) -> float:
         rates = [
             float(spread.rate)
@@ -185,11 +205,28 @@ class _InForce:
         ]
         return max(rates, default=0.0)
 
-    def collateral_of(self, asset: str) -> EligibleAsset | None:
-        return next((each for each in self.collateral.eligible_assets if each.asset == asset), None)
+    def haircut(self, asset: str, closes: Mapping[str, pd.Series[float]]) -> tuple[float, str] | None:
+        """Haircut of the smallest holding after these closes by asset, and its schedule; None for what is not taken."""
+        if all(each.asset != asset for each in self.collateral.eligible_assets):
+            return None
+        rows = pd.concat(
+            [
+                pd.DataFrame({"asset": name, "price_date": series.index, "close_price": series.to_numpy()})
+                for name, series in closes.items()
+            ],
+            ignore_index=True,
+        )
+        terms = day_terms(self.collateral, closes=rows).of(asset)
+        return float(terms.tiers[0].haircut), terms.schedule
 
     def _of(self, parameters: Mapping[str, T], underlying: str) -> T:
         return parameter_of(parameters, underlying=underlying, rulebook_id="in force", block="estimates")
+
+
+def _old(last: pd.Timestamp | None, day: date, policy: CalibrationPolicy) -> tuple[Finding, ...]:
+    """A finding where the last of a history lies too far back to say anything about a day."""
+    is_old = last is not None and (day - last.date()).days > policy.history.oldest_days
+    return (Finding(outcome=Outcome.OLD_HISTORY),) if is_old else ()
 
 
 def _row(section: str, product: str, parameter: str, found: MoveEstimate, *, in_force: float | None) -> EstimateRow:
@@ -236,62 +273,75 @@ def _tail(index: float, error: float) -> list[str]:
     return [f"tail index {index:.1f} +- {error:.1f}"] if np.isfinite(index) else []
 
 
-def _volatility(known: History, policy: CalibrationPolicy, values: _InForce) -> Iterator[EstimateRow]:
+def _volatility(known: History, policy: CalibrationPolicy, values: _InForce, day: date) -> Iterator[EstimateRow]:
     if known.chains is None or known.chains.empty:
         return
     surfaces = surfaces_of(known.chains)
     for underlying, rows in surfaces.groupby("underlying", sort=True):
         name = str(underlying)
-        regime = policy.of(known.parameters.get(name, name)).volatility
+        parameter = known.parameters.get(name, name)
+        regime = policy.of(parameter).volatility
         if regime is None:
             continue
         read = read_surfaces(rows, regime=regime)
         found = volatility_scan_range(read, regime=regime, bootstrap=policy.bootstrap)
         scale = regime.scaling.tenor_scale(np.array(regime.tenors_days))
-        for place, tenor in enumerate(regime.tenors_days):
-            sides = zip(
-                ("up", "down"), (found.up_by_pillar, found.down_by_pillar), values.volatility(name, tenor), strict=True
-            )
-            for side, by_pillar, in_force in sides:
-                is_read = np.isfinite(by_pillar[place])
-                largest = float(np.nanmax(by_pillar[place])) if is_read.any() else np.nan
-                fallback = (found.up if side == "up" else found.down) * float(scale[place])
+        old = _old(pd.Timestamp(rows["surface_date"].max()), day, policy)
+        outcome = str(gravest((*old, *found.findings)))
+        is_estimated = found.is_estimated and not old
+        risen, fallen = values.volatility(parameter)
+        sides = (
+            ("up", found.up, regime.up_without_estimate, found.up_interval, found.up_by_pillar, risen),
+            ("down", found.down, regime.down_without_estimate, found.down_interval, found.down_by_pillar, fallen),
+        )  # fmt: skip
+        for side, value, without, interval, by_pillar, in_force in sides:
+            # Surfaces of long ago are no reason for less than what stands without any.
+            asked = value if is_estimated else max(value, without)
+            yield EstimateRow(
+                section=VOLATILITY, product=name, parameter=f"{side}, before tenor scaling", in_force=in_force,
+                estimate=value if is_estimated else None, lower=interval[0] if is_estimated else None,
+                upper=interval[1] if is_estimated else None, asked=asked, outcome=outcome,
+                remark=f"{len(read.days)} days, largest of all tenors and strikes",
+            )  # fmt: skip
+            for tenor, of_tenor, factor in zip(regime.tenors_days, by_pillar, scale, strict=True):
+                is_read = is_estimated and np.isfinite(of_tenor).any()
+                largest = float(np.nanmax(of_tenor)) if is_read else None
                 yield EstimateRow(
-                    section=VOLATILITY, product=name, parameter=f"{side}, {tenor:g} days", in_force=in_force,
-                    estimate=largest, lower=None, upper=None, asked=largest if is_read.any() else fallback,
-                    outcome=str(gravest(found.findings)),
-                    remark=f"{len(read.days)} days, largest of {is_read.sum()} strikes",
+                    section=VOLATILITY, product=name, parameter=f"{side}, {tenor:g} days",
+                    in_force=in_force * values.tenor_scale(parameter, tenor), estimate=largest, lower=None, upper=None,
+                    asked=asked * float(factor) if largest is None else largest, outcome=outcome,
+                    remark=f"largest of {np.isfinite(of_tenor).sum()} strikes",
                 )  # fmt: skip
         twists = skew_twists(read, regime=regime, low=regime.moneyness[0], high=regime.moneyness[-1])
         for tenor, twist in zip(regime.tenors_days, twists, strict=True):
             yield EstimateRow(
                 section=SKEW, product=name, parameter=f"twist, {tenor:g} days", in_force=None, estimate=float(twist),
-                lower=None, upper=None, asked=None, outcome=str(gravest(found.findings)),
+                lower=None, upper=None, asked=None, outcome=outcome,
                 remark=f"volatility at {regime.moneyness[-1]:g} less that at {regime.moneyness[0]:g} of the forward",
             )  # fmt: skip
 
 
-def _basis(known: History, policy: CalibrationPolicy, values: _InForce) -> Iterator[EstimateRow]:
-    parts = []
+def _basis(known: History, policy: CalibrationPolicy, values: _InForce, day: date) -> Iterator[EstimateRow]:
+    parts: dict[str, pd.DataFrame] = {}
     if known.chains is not None and len(known.chains):
-        parts.append(forwards_of(known.chains))
+        parts |= {str(name): rows for name, rows in forwards_of(known.chains).groupby("underlying")}
     if known.futures is not None and len(known.futures):
         quotes = known.futures.rename(columns={"product": "underlying", "quote_ts": "quote_date"})
         quotes["tenor_days"] = (quotes["expiry_ts"] - quotes["quote_date"]).dt.total_seconds() / 86_400.0
         of_day = quotes.groupby(["underlying", quotes["quote_date"].dt.normalize()])["quote_date"].transform("max")
-        parts.append(quotes[quotes["quote_date"] == of_day])
-    if not parts:
-        return
-    # Futures that are quoted themselves go before the forwards that options are priced with.
-    quotes = parts[-1]
-    for underlying, rows in quotes.groupby("underlying", sort=True):
-        name = str(underlying)
+        last_of_day = quotes[(quotes["quote_date"] == of_day) & (quotes["tenor_days"] > 0.0)]
+        # Futures that are quoted themselves go before the forwards that options are priced with.
+        parts |= {str(name): rows for name, rows in last_of_day.groupby("underlying")}
+    for name, rows in sorted(parts.items()):
+        parameter = known.parameters.get(name, name)
         read = read_basis(rows, regime=policy.basis)
-        singles = basis_ranges(read, regime=policy.basis, bootstrap=policy.bootstrap)
+        old = _old(read.days[-1] if len(read.days) else None, day, policy)
+        singles = basis_ranges(read, regime=policy.basis, bootstrap=policy.bootstrap, findings=old)
+        pairs = roll_ranges(read, regime=policy.basis, bootstrap=policy.bootstrap, findings=old)
         for tenor, found in zip(policy.basis.tenors_days, singles, strict=True):
-            yield _row(BASIS, name, f"against the index, {tenor:g} days", found, in_force=values.basis_rate(name))
-        for (near, far), found in roll_ranges(read, regime=policy.basis, bootstrap=policy.bootstrap).items():
-            yield _row(BASIS, name, f"{far:g} against {near:g} days", found, in_force=values.calendar_rate(name))
+            yield _row(BASIS, name, f"against the index, {tenor:g} days", found, in_force=values.basis_rate(parameter))
+        for (near, far), found in pairs.items():
+            yield _row(BASIS, name, f"{far:g} against {near:g} days", found, in_force=values.calendar_rate(parameter))
 
 
 def _stressed(closes: pd.Series[float], window: int) -> BoolArray:
@@ -304,14 +354,22 @@ def _stressed(closes: pd.Series[float], window: int) -> BoolArray:
     return stressed
 
 
-def _offsets(known: History, policy: CalibrationPolicy, values: _InForce) -> Iterator[EstimateRow]:
+def _stressed_sessions(closes: pd.Series[float], market: pd.Series[float], *, window: int) -> BoolArray:
+    """Sessions of a product in the most volatile window of the market; in its own where it is too young for that."""
+    of_market = pd.Series(_stressed(market, window), index=market.index)
+    stressed: BoolArray = of_market.reindex(closes.index, fill_value=False).to_numpy(dtype=np.bool_)
+    return stressed if np.count_nonzero(stressed) >= LEAST_STRESSED else _stressed(closes, window)
+
+
+def _offsets(known: History, policy: CalibrationPolicy, values: _InForce, day: date) -> Iterator[EstimateRow]:
     market = known.closes[policy.haircuts.market]
     stressed = pd.Series(_stressed(market, policy.default.price.stressed_moves), index=market.index)
     products = tuple(name for name, series in known.closes.items() if len(series))
     closes = pd.DataFrame({name: known.closes[name] for name in products}).sort_index()
     found = offsets(
         closes.to_numpy(dtype=np.float64), products=products, regime=policy.offsets, bootstrap=policy.bootstrap,
-        is_stressed=stressed.reindex(closes.index, fill_value=False).to_numpy(dtype=np.bool_),
+        is_stressed=stressed.reindex(closes.index, fill_value=False).to_numpy(dtype=np.bool_), policy=policy.history,
+        old_products=[name for name in products if _old(known.closes[name].index[-1], day, policy)],
     )  # fmt: skip
     for pair in found:
         named = {known.parameters.get(name, name) for name in (pair.first, pair.second)}
@@ -333,63 +391,68 @@ def _offsets(known: History, policy: CalibrationPolicy, values: _InForce) -> Ite
             )  # fmt: skip
 
 
-def _haircuts(known: History, policy: CalibrationPolicy, values: _InForce) -> Iterator[EstimateRow]:
-    regime = policy.haircuts
-    market = known.closes[regime.market]
-    stressed = pd.Series(_stressed(market, policy.default.price.stressed_moves), index=market.index)
+def _haircuts(known: History, policy: CalibrationPolicy, values: _InForce, day: date) -> Iterator[EstimateRow]:
     for product, closes in known.closes.items():
-        terms = values.collateral_of(known.parameters.get(product, product))
-        if terms is None or closes.empty:
+        asset = known.parameters.get(product, product)
+        stated = None if closes.empty else values.haircut(asset, {**known.closes, asset: closes})
+        if stated is None:
             continue
-        in_force, stated = _stated_haircut(terms)
+        in_force, schedule = stated
+        regime = policy.haircut_of(asset)
+        market = known.closes.get(regime.market, closes[:0])
         found = haircut(
             closes.to_numpy(dtype=np.float64), regime=regime, bootstrap=policy.bootstrap,
             market=market.reindex(closes.index).to_numpy(dtype=np.float64),
-            is_stressed=stressed.reindex(closes.index, fill_value=False).to_numpy(dtype=np.bool_),
-            in_force=in_force,
+            is_stressed=_stressed_sessions(closes, market, window=policy.default.price.stressed_moves),
+            in_force=in_force, policy=policy.history, findings=_old(closes.index[-1], day, policy),
         )  # fmt: skip
-        row = _row(HAIRCUT, product, f"haircut, {stated}", found.fall, in_force=in_force)
+        row = _row(HAIRCUT, product, _HAIRCUTS[schedule], found.fall, in_force=in_force)
+        wrong_way = f"; falls {found.wrong_way:.1%} on {regime.market}'s worst days"
         yield replace(
             row, asked=found.share,
-            remark=f"{found.uncovered} of {found.periods} falls beyond the one in force; "
-            f"falls {found.wrong_way:.1%} on {regime.market}'s worst days",
+            remark=f"{found.uncovered} of {found.periods} falls beyond the one in force"
+            f"{'' if np.isnan(found.wrong_way) else wrong_way}",
         )  # fmt: skip
 
 
-def _stated_haircut(terms: EligibleAsset) -> tuple[float, str]:
-    """The least haircut that the policy may take, and what kind it is."""
-    stated = terms.haircut
-    if isinstance(stated, TieredHaircut):
-        return float(stated.tiers[0].haircut), "first tier"
-    return (float(stated.floor), "its floor") if hasattr(stated, "floor") else (float(stated), "fixed")
-
-
-def _liquidity(known: History, policy: CalibrationPolicy, values: _InForce) -> Iterator[EstimateRow]:
+def _liquidity(known: History, policy: CalibrationPolicy, values: _InForce, day: date) -> Iterator[EstimateRow]:
     if known.order_books is None:
         return
     for product, levels in known.order_books.groupby("product", sort=True):
         name = str(product)
-        found = liquidity_estimate(levels.assign(symbol=name), regime=policy.liquidity)
-        outcome = str(gravest(found.findings))
+        parameter = known.parameters.get(name, name)
+        found = liquidity_estimate(levels, regime=policy.liquidity)
+        old = _old(pd.Timestamp(levels["taken_at"].max()), day, policy)
+        outcome = str(gravest((*old, *found.findings)))
+        half_spread = values.half_spread(parameter)
         of_books = f"{found.books} books"
         yield EstimateRow(
             section=LIQUIDITY, product=name, parameter="half spread", estimate=found.half_spread,
-            in_force=values.half_spread(known.parameters.get(name, name)), lower=None, upper=None,
-            asked=found.half_spread, outcome=outcome, remark=of_books,
+            in_force=half_spread, lower=None, upper=None, outcome=outcome, remark=of_books,
+            # Books of long ago are no reason for less.
+            asked=max(found.half_spread, half_spread) if old else found.half_spread,
         )  # fmt: skip
         for size, cost, held in zip(policy.liquidity.sizes_usd, found.cost, found.held_by, strict=True):
+            share, of_margin = values.closing(parameter, size)
+            remarks = [f"held by {held} of {of_books}"]
+            if held < found.books:
+                remarks.append("others at no less than all they hold")
+            if of_margin > 0.0:
+                remarks.append(f"in force with {of_margin:.0%} of its market risk besides")
             yield EstimateRow(
-                section=LIQUIDITY, product=name, parameter=f"closing {size:,.0f} USD", in_force=None, lower=None,
-                upper=None, estimate=float(cost), asked=None, outcome=outcome,
-                remark=f"held by {held} of {of_books}" + (", others at the most" if held < found.books else ""),
+                section=LIQUIDITY, product=name, parameter=f"closing {size:,.0f} USD", in_force=share,
+                lower=None, upper=None, estimate=float(cost), asked=None, outcome=outcome, remark=", ".join(remarks),
             )  # fmt: skip
 
 
-def _funding(known: History, policy: CalibrationPolicy) -> Iterator[EstimateRow]:
+def _funding(known: History, policy: CalibrationPolicy, day: date) -> Iterator[EstimateRow]:
     if known.funding is None:
         return
     for product, rows in known.funding.groupby("product", sort=True):
-        found = funding_estimate(rows, regime=policy.funding, bootstrap=policy.bootstrap)
+        found = funding_estimate(
+            rows, regime=policy.funding, bootstrap=policy.bootstrap,
+            findings=_old(pd.Timestamp(rows["paid_at"].max()), day, policy),
+        )  # fmt: skip
         for side, estimate in (("longs", found.paid_by_longs), ("shorts", found.paid_by_shorts)):
             row = _row(FUNDING, str(product), f"paid by {side}", estimate, in_force=None)
             yield replace(row, remark=f"{row.remark}, mean print {found.mean_rate:.4%}")

@@ -26,9 +26,11 @@ def estimate_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(rows)
     short = [row for row in found["rows"] if row["is_short"]]
     yield ""
-    stated = sum(row["in_force"] is not None for row in found["rows"])
+    compared = [row for row in found["rows"] if row["in_force"] is not None and row["asked"] is not None]
+    without = sum(row["estimate"] is None for row in compared)
     yield (
-        f"{len(short)} of {stated} values in force ask for less than this history does; they are marked with !. "
+        f"{len(short)} of {len(compared)} values in force ask for less than this history does; they are marked with !. "
+        f"{without} have no estimate: what is asked for stands for it. "
         "Nothing here changes a value: margin parameters propose does, or a new version of a definition."
     )
 

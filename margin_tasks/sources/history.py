@@ -52,6 +52,7 @@ _NUMBERS = ("future_price", "index_price", "rate", "price", "size")
 _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "futures": ("product", "quote_ts", "expiry_ts"),
     "funding": ("product", "paid_at"),
+    "order_books": ("product", "venue", "symbol", "taken_at", "side", "price"),
 }
 _SYNONYMS = {
     "product": ("symbol", "series", "asset"),
@@ -245,11 +246,20 @@ def _delivered(file: Path) -> pd.DataFrame:
 def _renamed(frame: pd.DataFrame, stated: HistoryFile, *, file: str) -> pd.DataFrame:
     wanted = _COLUMNS[stated.kind]
     frame = frame.rename(columns=dict(stated.columns))
+    has_symbol = stated.kind == "order_books" and "symbol" in frame.columns
+    if has_symbol and "product" not in frame.columns:
+        frame = frame.assign(product=frame["symbol"])
     for name in wanted:
         synonym = next((each for each in _SYNONYMS.get(name, ()) if each in frame.columns), None)
         if name not in frame.columns and synonym is not None:
             frame = frame.rename(columns={synonym: name})
     _need(frame, wanted, file=file)
+    if stated.kind == "order_books":
+        # Two contracts of a venue stay two books, also where they are margined as one product.
+        wanted, frame = (
+            (*wanted, "symbol"),
+            frame.assign(symbol=frame["symbol" if has_symbol else "product"].astype(str)),
+        )
     key = "currency" if stated.kind == "option_chains" else "product"
     if stated.products:
         missing = sorted(set(stated.products) - set(frame[key].astype(str)))
@@ -388,7 +398,7 @@ def _together(kind: str, parts: list[pd.DataFrame]) -> pd.DataFrame | None:
     if not parts:
         return None
     rows = pd.concat(parts, ignore_index=True)
-    rows = rows.sort_values(list(_COLUMNS[kind]), kind="stable", ignore_index=True)
+    rows = rows.sort_values([*_COLUMNS[kind], *({"symbol"} & set(rows))], kind="stable", ignore_index=True)
     key = list(_UNIQUE.get(kind, ()))
     if key and rows.duplicated(key).any():
         first = rows[rows.duplicated(key)].iloc[0]

@@ -10,7 +10,7 @@ import pytest
 
 from margin_tasks.calibration.estimates.basis import BasisHistory, BasisRegime, basis_ranges, read_basis, roll_ranges
 from margin_tasks.calibration.estimates.bootstrap import Bootstrap
-from margin_tasks.calibration.estimates.history import Outcome
+from margin_tasks.calibration.estimates.history import Finding, Outcome
 from margin_tasks.contracts.failures import FailureReason, MarginError
 
 BOOTSTRAP = Bootstrap(draws=100, seed=1)
@@ -123,3 +123,33 @@ def test_what_is_no_curve_is_refused() -> None:
         assert caught.value.reason is FailureReason.INVALID_REQUEST
     with pytest.raises(ValueError, match="ascend"):
         regime(tenors_days=(90.0, 30.0))
+
+
+def test_a_tenor_that_is_not_quoted_for_a_day_loses_no_move() -> None:
+    """The far contract is missing on the day of a jump: it has moved by the day after."""
+    rates = RATES.copy()
+    rates[100:] += 1.0
+    frame = quotes(rates)
+    day = (frame["quote_date"] - FIRST).dt.days
+    far = read(frame[~((day == 100) & (frame["tenor_days"] > 60.0))])
+    near, found = basis_ranges(far, regime=regime(), bootstrap=BOOTSTRAP)
+    assert near.outcome is Outcome.ESTIMATED
+    assert found.outcome is Outcome.GAPS
+    assert found.moves == near.moves - 1
+    assert found.largest == pytest.approx((rates[101] - rates[99]) * 90.0 / 365.0, rel=1e-9)
+
+
+def test_of_a_curve_that_ended_long_ago_nothing_is_estimated() -> None:
+    old = (Finding(outcome=Outcome.OLD_HISTORY),)
+    arguments: dict[str, Any] = {"regime": regime(), "bootstrap": BOOTSTRAP, "findings": old}
+    found = [*basis_ranges(read(quotes(RATES)), **arguments), *roll_ranges(read(quotes(RATES)), **arguments).values()]
+    assert {(each.outcome, each.value) for each in found} == {(Outcome.OLD_HISTORY, 0.05)}
+
+
+def test_more_confidence_asks_for_more_and_the_price_of_the_index_for_nothing() -> None:
+    levels = [basis_ranges(read(quotes(RATES)), regime=regime(confidence=level), bootstrap=BOOTSTRAP)[0].value
+              for level in (0.9, 0.95, 0.99)]  # fmt: skip
+    assert levels == sorted(levels)
+    frame = quotes(RATES)
+    dear = frame.assign(future_price=frame["future_price"] * 8.0, index_price=frame["index_price"] * 8.0)
+    np.testing.assert_allclose(read(dear).log_basis, read(frame).log_basis, rtol=1e-12)

@@ -10,7 +10,7 @@ import pytest
 
 from margin_tasks.calibration.estimates.bootstrap import Bootstrap
 from margin_tasks.calibration.estimates.funding import FundingEstimate, FundingRegime, funding_estimate
-from margin_tasks.calibration.estimates.history import Outcome
+from margin_tasks.calibration.estimates.history import Finding, Outcome
 from margin_tasks.contracts.failures import FailureReason, MarginError
 
 BOOTSTRAP = Bootstrap(draws=100, seed=1)
@@ -92,3 +92,40 @@ def test_what_is_no_funding_is_refused() -> None:
     with pytest.raises(MarginError) as caught:
         estimated(pd.concat([frame, frame.tail(1)]))
     assert caught.value.reason is FailureReason.DUPLICATE_KEY
+
+
+def test_prints_that_come_more_often_than_the_longest_interval_are_all_counted() -> None:
+    found = estimated(prints(hours=4.0))
+    sums = np.array([RATES[start : start + 12].sum() for start in range(len(RATES) - 11)])
+    assert found.paid_by_longs.estimate == pytest.approx(np.quantile(np.maximum(sums, 0.0), 0.99), rel=1e-9)
+    assert (found.paid_by_longs.outcome, found.paid_by_longs.moves) == (Outcome.ESTIMATED, len(sums))
+
+
+def test_a_venue_that_shortens_its_interval_leaves_no_gap() -> None:
+    hours = np.concatenate([np.arange(300) * 8.0, 299 * 8.0 + np.arange(1, 301) * 4.0])
+    frame = pd.DataFrame({"paid_at": pd.Timestamp("2025-01-01") + pd.to_timedelta(hours, unit="h"), "rate": RATES})
+    found = estimated(frame, margin_period_days=1.0)
+    sums = [RATES[(hours > end - 24.0) & (hours <= end)].sum() for end in hours if end >= 16.0]
+    assert found.paid_by_shorts.estimate == pytest.approx(np.quantile(np.maximum(-np.array(sums), 0.0), 0.99), rel=1e-9)
+    assert (found.paid_by_shorts.outcome, found.paid_by_shorts.moves) == (Outcome.ESTIMATED, len(sums))
+
+
+def test_half_a_day_may_hold_two_prints() -> None:
+    sums = RATES[1:] + RATES[:-1]
+    found = estimated(margin_period_days=0.5).paid_by_longs
+    assert found.estimate == pytest.approx(np.quantile(np.maximum(sums, 0.0), 0.99), rel=1e-9)
+
+
+def test_order_of_rows_gives_the_same_bits_and_confidence_asks_for_more() -> None:
+    assert estimated(prints().sample(frac=1.0, random_state=3)) == estimated()
+    levels = [estimated(confidence=level).paid_by_longs.value for level in (0.9, 0.95, 0.99)]
+    assert levels == sorted(levels)
+    scaled = estimated(prints(2.0 * RATES)).paid_by_longs.estimate
+    assert scaled == pytest.approx(2.0 * estimated().paid_by_longs.estimate, rel=1e-9)
+
+
+def test_of_funding_that_ended_long_ago_nothing_is_estimated() -> None:
+    regime = FundingRegime(margin_period_days=2.0)
+    old = (Finding(outcome=Outcome.OLD_HISTORY),)
+    found = funding_estimate(prints(), regime=regime, bootstrap=BOOTSTRAP, findings=old).paid_by_longs
+    assert (found.outcome, found.value, found.is_estimated) == (Outcome.OLD_HISTORY, 0.01, False)

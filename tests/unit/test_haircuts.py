@@ -9,7 +9,7 @@ import pytest
 
 from margin_tasks.calibration.estimates.bootstrap import Bootstrap
 from margin_tasks.calibration.estimates.haircuts import Haircut, HaircutRegime, haircut
-from margin_tasks.calibration.estimates.history import Outcome
+from margin_tasks.calibration.estimates.history import Finding, Outcome
 from margin_tasks.contracts.failures import FailureReason, MarginError
 
 BOOTSTRAP = Bootstrap(draws=100, seed=1)
@@ -102,3 +102,44 @@ def test_what_is_no_price_is_refused() -> None:
         with pytest.raises(MarginError) as caught:
             estimated(market=bad_market)
         assert caught.value.reason is FailureReason.INVALID_REQUEST
+
+
+def test_a_fall_over_sessions_without_a_price_is_not_lost() -> None:
+    """An asset that is not quoted on the day of its crash has fallen all the same."""
+    prices = closes()
+    prices[301:] *= 0.4
+    prices[300:302] = np.nan
+    found = estimated(prices, in_force=0.5)
+    assert found.fall.outcome is Outcome.GAPS
+    assert found.fall.largest == pytest.approx(1.0 - prices[302] / prices[299])
+    assert (found.uncovered, found.periods) == (1, len(prices) - 3)
+    late = np.concatenate([np.full(40, np.nan), closes()])
+    assert estimated(late).fall == estimated().fall, "an asset that is younger than its market has no gap"
+
+
+def test_repeated_prices_and_wrong_units_make_no_haircut_smaller_or_absurd() -> None:
+    plain = estimated()
+    stale = np.concatenate([closes(), np.full(400, closes()[-1])])
+    held = estimated(stale, rules={"lookback": 1000})
+    assert held.fall.outcome is Outcome.STALE_PRICES
+    assert held.fall.estimate == pytest.approx(plain.fall.estimate, rel=1e-12), "four fifths as many moves say less"
+    in_cents = closes()
+    in_cents[:250] *= 100.0
+    unit = estimated(in_cents)
+    assert unit.fall.outcome is Outcome.SPLIT_SUSPECTED
+    assert unit.fall.estimate == pytest.approx(plain.fall.estimate, rel=0.05)
+    assert unit.fall.largest < 0.2
+
+
+def test_of_a_history_that_ended_long_ago_nothing_is_estimated() -> None:
+    found = estimated(findings=(Finding(outcome=Outcome.OLD_HISTORY),))
+    assert (found.fall.outcome, found.share) == (Outcome.OLD_HISTORY, 0.5)
+    assert not found.fall.is_estimated
+
+
+def test_more_confidence_and_longer_sales_ask_for_more_and_scale_does_not_matter() -> None:
+    shares = [estimated(rules={"confidence": level}).share for level in (0.9, 0.95, 0.99)]
+    assert shares == sorted(shares)
+    assert shares[0] < shares[-1]
+    assert estimated(rules={"margin_period_days": 4}).fall.estimate == pytest.approx(2.0 * estimated().fall.estimate)
+    assert estimated(closes() * 8.0).share == estimated().share

@@ -185,6 +185,18 @@ def test_units_of_rates_and_sizes_are_stated_in_the_layout(embedded: Path, folde
     np.testing.assert_allclose(found.order_books["size"], [20.0, 20.0], err_msg="202 contracts of 10 USD at 101")
 
 
+def test_contracts_of_a_venue_stay_books_of_their_own_under_one_product(embedded: Path, folder: Path) -> None:
+    both = pd.concat([LEVELS.assign(product="BTC-PERP"), LEVELS.assign(product="BTC-27MAR")])
+    both.rename(columns={"product": "symbol"}).to_csv(folder / "b.csv", index=False)
+    (folder / "history.yaml").write_text(
+        "files:\n  b.csv: {kind: order_books, products: {BTC-PERP: BTC, BTC-27MAR: BTC}}\n"
+    )
+    found = read_history(embedded, folder).order_books
+    assert found is not None
+    assert found["product"].unique().tolist() == ["BTC"]
+    assert found.groupby("symbol").size().to_dict() == {"BTC-27MAR": 2, "BTC-PERP": 2}
+
+
 @pytest.mark.parametrize(
     ("name", "frame", "reason", "said"),
     [
@@ -195,6 +207,7 @@ def test_units_of_rates_and_sizes_are_stated_in_the_layout(embedded: Path, folde
         ("funding", FUNDING.assign(rate="x"), FailureReason.PRICE_UNAVAILABLE, "rate of 2 rows"),
         ("funding", pd.concat([FUNDING, FUNDING]), FailureReason.DUPLICATE_KEY, "BTC comes twice"),
         ("order_books", LEVELS.assign(side="buy"), FailureReason.FILE_UNREADABLE, "neither bid nor ask"),
+        ("order_books", pd.concat([LEVELS, LEVELS]), FailureReason.DUPLICATE_KEY, "BTC comes twice"),
         ("order_books", LEVELS.assign(size=-1.0), FailureReason.PRICE_UNAVAILABLE, "size of 2 rows"),
     ],
 )

@@ -43,7 +43,7 @@ def test_more_confidence_is_never_a_smaller_move() -> None:
 def test_a_stressed_period_counts_where_it_asks_for_more_and_lies_before_the_look_back() -> None:
     moves = np.concatenate([5.0 * MOVES[:100], MOVES[:200]])
     stressed = np.arange(300) < 100
-    calm = estimated(moves, regime(lookback=200))
+    calm = estimated(moves, regime(lookback=200), is_stressed=np.zeros(300, dtype=np.bool_))
     assert estimated(moves, regime(lookback=200), is_stressed=stressed).estimate == np.quantile(moves[:100], 0.99)
     assert calm.estimate == np.quantile(MOVES[:200], 0.99)
     few = np.arange(300) < 59
@@ -101,3 +101,14 @@ def test_moves_that_are_no_history_are_refused() -> None:
 def test_a_regime_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         regime(**changes)
+
+
+def test_stress_before_the_look_back_is_looked_for_where_none_is_stated() -> None:
+    """Ninety wild moves, then two hundred calm ones that are the look-back."""
+    draw = np.abs(np.random.default_rng(12).standard_normal(390))
+    moves = np.concatenate([draw[:100], 5.0 * draw[100:190], draw[190:]])
+    found = estimated(moves, regime(lookback=200, stressed_moves=90, ceiling=100.0))
+    assert found.estimate == pytest.approx(np.quantile(moves[100:190], 0.99), rel=1e-12)
+    assert found.moves == 90
+    whole = estimated(moves, regime(lookback=390, stressed_moves=90, ceiling=100.0))
+    assert whole.estimate == pytest.approx(np.quantile(moves, 0.99)), "a look-back that holds it needs no other"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from margin_tasks.calibration.estimates.bootstrap import Bootstrap
+from margin_tasks.calibration.estimates.bootstrap import Bootstrap, stationary_rows
 from margin_tasks.calibration.estimates.history import Outcome
 from margin_tasks.calibration.estimates.offsets import Offset, OffsetRegime, offsets
 from margin_tasks.contracts.failures import FailureReason, MarginError
@@ -114,3 +114,31 @@ def test_what_is_no_history_is_refused() -> None:
         offset(closes(0.1), stressed=np.zeros(3, dtype=bool))
     with pytest.raises(ValidationError):
         OffsetRegime(granted=0.81)
+
+
+def test_one_wrong_price_of_both_makes_no_pair_look_like_one() -> None:
+    apart = closes(0.999)
+    assert offset(apart).correlation < 0.2
+    wrong = apart.copy()
+    wrong[500:] *= 100.0
+    found = offset(wrong)
+    assert {each.outcome: each.rows for each in found.findings} == {Outcome.SPLIT_SUSPECTED: (500,)}
+    moves = np.delete(np.diff(np.log(apart), axis=0), 499, axis=0)
+    assert found.correlation == pytest.approx(np.corrcoef(moves[-600:].T)[0, 1], rel=1e-9)
+    assert found.rate == 0.0
+
+
+def test_nothing_is_granted_with_a_product_that_ended_long_ago() -> None:
+    rules = OffsetRegime(lookback=600)
+    arguments: dict[str, Any] = {"regime": rules, "bootstrap": BOOTSTRAP, "is_stressed": STRESSED}
+    prices = np.column_stack([closes(0.0), closes(0.0)[:, 1]])
+    found = offsets(prices, products=("A", "B", "C"), old_products=("C",), **arguments)
+    assert [each.rate > 0.0 for each in found] == [True, False, False]
+    assert [[one.outcome for one in each.findings] for each in found] == [[], *[[Outcome.OLD_HISTORY]] * 2]
+
+
+def test_the_interval_is_that_of_resampled_histories_one_by_one() -> None:
+    prices = closes(0.4)
+    moves = np.diff(np.log(prices), axis=0)[-600:]
+    one_by_one = [np.corrcoef(moves[rows].T)[0, 1] for rows in stationary_rows(600, bootstrap=BOOTSTRAP)]
+    np.testing.assert_allclose(offset(prices).interval, np.quantile(one_by_one, [0.025, 0.975]), rtol=1e-10)

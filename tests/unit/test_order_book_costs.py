@@ -48,7 +48,7 @@ def test_what_is_deeper_than_the_book_is_charged_and_named_and_not_extrapolated(
     assert found.held_by.tolist() == [1, 0, 0]
     assert found.cost[1:].tolist() == [0.05, 0.05]
     dear = costs(book({150.0: 1.0, 200.0: 1.0}, {50.0: 9.0}), 90.0, 1e9)
-    assert dear.cost[1] == dear.cost[0] > 0.05, "more never costs less"
+    assert dear.cost.tolist() == [0.5, 0.75], "one at 150; all of it at 175, and more never costs less"
 
 
 def test_of_few_books_the_worst_decides() -> None:
@@ -96,3 +96,21 @@ def test_what_is_no_book_is_refused() -> None:
         assert caught.value.reason is FailureReason.INVALID_REQUEST
     with pytest.raises(ValueError, match="ascend"):
         LiquidityRegime(sizes_usd=(2.0, 1.0))
+
+
+def test_a_size_beyond_a_dear_book_costs_at_least_what_all_of_it_costs() -> None:
+    """Also where no size that is asked about lies within the dear part of it."""
+    dear = book({100.0: 1.0, 400.0: 1.0}, {100.0 - 1e-9: 9.0})
+    found = costs(dear, 50.0, 1e6)
+    assert found.cost[0] < 1e-9
+    assert found.cost[1] == pytest.approx((100.0 + 400.0) / 2.0 / 100.0 - 1.0)
+    assert found.held_by.tolist() == [1, 0]
+
+
+def test_two_contracts_of_a_venue_are_two_books_and_a_level_that_comes_twice_is_none() -> None:
+    other = book({102.0: 5.0}, {98.0: 5.0}).assign(symbol="BTC-27MAR")
+    both = costs(pd.concat([PLAIN, other]), 300.0)
+    assert (both.books, both.cost[0]) == (2, pytest.approx((101.0 + 206.0) / 300.0 - 1.0))
+    with pytest.raises(MarginError, match="comes twice") as caught:
+        costs(pd.concat([PLAIN, PLAIN]), 300.0)
+    assert caught.value.reason is FailureReason.DUPLICATE_KEY

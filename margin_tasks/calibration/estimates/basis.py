@@ -115,33 +115,53 @@ def read_basis(futures: pd.DataFrame, *, regime: BasisRegime) -> BasisHistory:
     )
 
 
-def basis_ranges(history: BasisHistory, *, regime: BasisRegime, bootstrap: Bootstrap) -> tuple[MoveEstimate, ...]:
-    """How far futures of each tenor move against the index over the margin period, in either direction; K estimates."""
+def basis_ranges(
+    history: BasisHistory, *, regime: BasisRegime, bootstrap: Bootstrap, findings: tuple[Finding, ...] = ()
+) -> tuple[MoveEstimate, ...]:
+    """How far futures of each tenor move against the index over the margin period, in either direction; K estimates.
+
+    A move over days on which a tenor was not quoted counts as one session's, and is named; one over a hole of a month
+    does not count. ``findings``: what else is known of the history, such as that it ended long ago.
+    """
     return tuple(
-        move_estimate(np.abs(moves), regime=regime, bootstrap=bootstrap, findings=history.findings)
-        for moves in _moves(history, history.log_basis).T
+        _range(history, column, regime=regime, bootstrap=bootstrap, findings=findings) for column in history.log_basis.T
     )
 
 
 def roll_ranges(
-    history: BasisHistory, *, regime: BasisRegime, bootstrap: Bootstrap
+    history: BasisHistory, *, regime: BasisRegime, bootstrap: Bootstrap, findings: tuple[Finding, ...] = ()
 ) -> dict[tuple[float, float], MoveEstimate]:
-    """How far each pair of tenors moves apart over the margin period; by tenor of the near and of the far leg."""
+    """How far each pair of tenors moves apart over the margin period; by tenor of the near and of the far leg.
+
+    Otherwise as :func:`basis_ranges`.
+    """
     near, far = np.triu_indices(len(regime.tenors_days), k=1)
-    moves = _moves(history, history.log_basis[:, far] - history.log_basis[:, near])
+    spreads = (history.log_basis[:, far] - history.log_basis[:, near]).T
     return {
-        (regime.tenors_days[first], regime.tenors_days[second]): move_estimate(
-            np.abs(moves[:, pair]), regime=regime, bootstrap=bootstrap, findings=history.findings
+        (regime.tenors_days[first], regime.tenors_days[second]): _range(
+            history, spread, regime=regime, bootstrap=bootstrap, findings=findings
         )
-        for pair, (first, second) in enumerate(zip(near.tolist(), far.tolist(), strict=True))
+        for spread, first, second in zip(spreads, near.tolist(), far.tolist(), strict=True)
     }
+
+
+def _range(
+    history: BasisHistory,
+    values: FloatArray,
+    *,
+    regime: BasisRegime,
+    bootstrap: Bootstrap,
+    findings: tuple[Finding, ...],
+) -> MoveEstimate:
+    known = np.flatnonzero(np.isfinite(values))
+    moves = np.diff(values[known])[~is_hole_between(history.days[known])]
+    gaps = (Finding(outcome=Outcome.GAPS),) if len(known) and np.ptp(known) >= len(known) else ()
+    return move_estimate(
+        np.abs(moves), regime=regime, bootstrap=bootstrap, findings=(*findings, *history.findings, *gaps)
+    )
 
 
 def _is_repeated(curves: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Whether a curve, from the second on, only repeats the one before."""
     is_same = np.isclose(curves[1:], curves[:-1], rtol=1e-12, atol=0.0) | np.isnan(curves[1:])
     return np.asarray(is_same.all(axis=1) & np.isfinite(curves[1:]).any(axis=1))
-
-
-def _moves(history: BasisHistory, values: FloatArray) -> FloatArray:
-    return np.asarray(np.where(is_hole_between(history.days)[:, None], np.nan, np.diff(values, axis=0)))

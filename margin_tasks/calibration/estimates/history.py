@@ -92,13 +92,15 @@ class History:
     ``delivered``: between known prices, a move over a gap counting as one session's. ``cleaned``: without moves over
     gaps, repeated prices, suspected splits and outliers. ``worst``: without repeated prices and changes of unit,
     everything else kept. ``largest_move``: as a share of the price before, rise or fall, changes of unit left out.
-    ``rows``: of the prices, for each move of ``worst``.
+    ``rows``: of the prices, for each move of ``worst``; ``delivered_rows``, ``cleaned_rows``: of the other readings.
     """
 
     delivered: FloatArray
     cleaned: FloatArray
     worst: FloatArray
     rows: IntArray
+    delivered_rows: IntArray
+    cleaned_rows: IntArray
     largest_move: float
     findings: tuple[Finding, ...]
 
@@ -108,6 +110,16 @@ class History:
         if not self.findings:
             return (self.delivered,)
         return tuple(reading for reading in (self.delivered, self.cleaned, self.worst) if reading.any())
+
+    @property
+    def dated_readings(self) -> tuple[tuple[FloatArray, IntArray], ...]:
+        """The same readings, each with the rows of the prices that its moves lead to."""
+        if not self.findings:
+            return ((self.delivered, self.delivered_rows),)
+        dated = (
+            (self.delivered, self.delivered_rows), (self.cleaned, self.cleaned_rows), (self.worst, self.rows),
+        )  # fmt: skip
+        return tuple(reading for reading in dated if reading[0].any())
 
 
 def read_history(prices: ArrayLike, *, policy: HistoryPolicy, is_gap_before: BoolArray | None = None) -> History:
@@ -149,6 +161,8 @@ def read_history(prices: ArrayLike, *, policy: HistoryPolicy, is_gap_before: Boo
             cleaned=none,
             worst=none,
             rows=rows[:0],
+            delivered_rows=rows,
+            cleaned_rows=rows[:0],
             largest_move=_largest_loss(price),
             findings=_findings(found),
         )
@@ -160,11 +174,14 @@ def read_history(prices: ArrayLike, *, policy: HistoryPolicy, is_gap_before: Boo
         (Outcome.OUTLIER, rows[is_spike]),
     ]
     is_kept = ~(is_stale | is_unit)
+    is_clean = ~(is_gap | is_stale | is_split | is_spike)
     return History(
         delivered=moves[~is_unit],
-        cleaned=moves[~(is_gap | is_stale | is_split | is_spike)],
+        cleaned=moves[is_clean],
         worst=moves[is_kept],
         rows=rows[is_kept],
+        delivered_rows=rows[~is_unit],
+        cleaned_rows=rows[is_clean],
         largest_move=max(float(np.abs(np.expm1(moves[~is_unit])).max(initial=0.0)), _largest_loss(price)),
         findings=_findings(found),
     )
@@ -212,6 +229,8 @@ def _findings(found: list[tuple[Outcome, IntArray]]) -> tuple[Finding, ...]:
 
 def _median(quoted: FloatArray) -> FloatArray:
     """Median of each row, NaN where it is empty."""
+    if quoted.shape[1] == 1:
+        return quoted[:, 0].copy()
     middle = np.full(len(quoted), np.nan)
     has_any = np.isfinite(quoted).any(axis=1)
     middle[has_any] = np.nanmedian(quoted[has_any], axis=1)

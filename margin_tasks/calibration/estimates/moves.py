@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from margin_tasks.calibration.estimates.bootstrap import Bootstrap, bootstrap_interval
 from margin_tasks.calibration.estimates.history import Finding, Outcome, gravest
+from margin_tasks.calibration.estimates.volatility import stressed_window_ends
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
 from margin_tasks.scenarios.definition import Definition, Positive
@@ -27,7 +28,8 @@ class MoveRegime(Definition):
     """How a move is estimated.
 
     ``confidence``: of one direction. ``margin_period_days``: sessions, 0.25 for six hours of a market that never
-    closes. ``lookback``, ``least_moves``: most and fewest moves used. ``floor``, ``ceiling``: least and most.
+    closes. ``lookback``, ``least_moves``: most and fewest moves used. ``stressed_moves``: length of the stressed period
+    that is looked for before the look-back, where none is stated. ``floor``, ``ceiling``: least and most.
     ``without_estimate``: where nothing can be estimated.
     """
 
@@ -35,6 +37,7 @@ class MoveRegime(Definition):
     margin_period_days: Positive = 1.0
     lookback: Annotated[int, Field(ge=20)] = 1000
     least_moves: Annotated[int, Field(ge=20)] = 100
+    stressed_moves: Annotated[int, Field(ge=LEAST_STRESSED)] = 250
     floor: Annotated[float, Field(ge=0.0)] = 0.0
     ceiling: Positive = 0.95
     without_estimate: Positive
@@ -91,8 +94,9 @@ def move_estimate(
         moves: of each session, positive where they hurt, NaN where unknown; shape T, the earliest first.
         regime: how to estimate; a session is scaled to the margin period by its square root.
         bootstrap: of the interval, of the part of the history that decides.
-        is_stressed: which moves are of the stressed period, shape T; those before the look-back may be.
-        findings: of the reading of the history.
+        is_stressed: which moves are of the stressed period, shape T; those before the look-back may be. Where silent,
+            it is the period of ``stressed_moves`` with the largest squares, of a history longer than the look-back.
+        findings: of the reading of the history; nothing is estimated from one that is too old.
 
     Raises:
         MarginError: INVALID_REQUEST for infinite moves or shapes that do not fit.
@@ -103,14 +107,19 @@ def move_estimate(
         raise MarginError(FailureReason.INVALID_REQUEST, "moves: finite or absent, by session, stressed or not")
     is_known = np.isfinite(delivered)
     known, stressed = delivered[is_known], stressed[is_known]
+    if is_stressed is None and len(known) > regime.lookback:
+        end = int(stressed_window_ends(known, window=regime.stressed_moves)[-1])
+        stressed[max(end - regime.stressed_moves + 1, 0) : end + 1] = True
     scale = float(np.sqrt(regime.margin_period_days))
     largest = scale * float(known.max()) if len(known) else np.nan
     reason = _unusable(known, regime)
+    if reason is None and any(found.outcome is Outcome.OLD_HISTORY for found in findings):
+        reason = Outcome.OLD_HISTORY
     if reason is not None:
         seen = regime.without_estimate if np.isnan(largest) else max(regime.without_estimate, largest)
         return MoveEstimate(
             value=float(np.clip(seen, regime.floor, regime.ceiling)), estimate=np.nan, interval=(np.nan, np.nan),
-            largest=largest, moves=len(known), findings=(Finding(outcome=reason), *findings),
+            largest=largest, moves=len(known), findings=_once((Finding(outcome=reason), *findings)),
         )  # fmt: skip
     samples = [known[-regime.lookback :]]
     if np.count_nonzero(stressed) >= LEAST_STRESSED:
@@ -128,8 +137,17 @@ def move_estimate(
         interval=bootstrap_interval(decisive, quantile, bootstrap=bootstrap),
         largest=largest,
         moves=len(decisive),
-        findings=(*above, *findings),
+        findings=_once((*above, *findings)),
     )
+
+
+def _once(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """One finding for each outcome, the one that names most rows."""
+    most: dict[Outcome, Finding] = {}
+    for found in findings:
+        if found.outcome not in most or len(found.rows) > len(most[found.outcome].rows):
+            most[found.outcome] = found
+    return tuple(most.values())
 
 
 def _unusable(known: FloatArray, regime: MoveRegime) -> Outcome | None:

@@ -1,8 +1,8 @@
 """What it costs to close: average prices against the mid, from order books of several venues and times.
 
 A book is bought or sold into, level by level; the cost is the share of the mid by which the average price is worse than
-it. A size that a book does not hold has no cost there: it is not extrapolated, and it counts as the largest share that
-the regime states. See docs/methodology/calibration.md.
+it. A size that a book does not hold has no cost there: it is not extrapolated, and it counts as the share that the
+regime states, or as what all that the book holds would cost, whichever is larger. See docs/methodology/calibration.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from margin_tasks.calibration.estimates.history import Finding, Outcome
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.pricing.black76 import FloatArray
-from margin_tasks.pricing.instruments import IntArray
+from margin_tasks.pricing.instruments import BoolArray, IntArray
 from margin_tasks.scenarios.definition import Definition, Positive
 
 BOOK_COLUMNS = ("venue", "symbol", "taken_at", "side", "price", "size")
@@ -28,7 +28,7 @@ class LiquidityRegime(Definition):
     """How costs are estimated.
 
     ``sizes_usd``: closed at once, ascending. ``confidence``: of the books, the worse side of each; of few books it is
-    the worst. ``beyond_the_book``: cost of a size that is not in the book, a share.
+    the worst. ``beyond_the_book``: least cost of a size that is not in the book, a share.
     """
 
     sizes_usd: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e4, 1e5, 1e6, 1e7)
@@ -70,7 +70,8 @@ def liquidity_estimate(levels: pd.DataFrame, *, regime: LiquidityRegime) -> Liqu
         ``beyond_the_book``.
 
     Raises:
-        MarginError: INVALID_REQUEST for a missing column, another side, or what is no positive number.
+        MarginError: INVALID_REQUEST for a missing column, another side, or what is no positive number; DUPLICATE_KEY
+            for a level that comes twice.
     """
     missing = [column for column in BOOK_COLUMNS if column not in levels.columns]
     if missing:
@@ -83,26 +84,40 @@ def liquidity_estimate(levels: pd.DataFrame, *, regime: LiquidityRegime) -> Liqu
         raise MarginError(FailureReason.INVALID_REQUEST, "order books: prices and sizes are positive and finite")
     if not levels["side"].isin(SIDES).all():
         raise MarginError(FailureReason.INVALID_REQUEST, f"order books: a side is neither {' nor '.join(SIDES)}")
-    book = levels.groupby(["venue", "symbol", "taken_at"], sort=True).ngroup().to_numpy()
+    key = ["venue", "symbol", "taken_at"]
+    if levels.duplicated([*key, "side", "price"]).any():
+        raise MarginError(FailureReason.DUPLICATE_KEY, "order books: a level comes twice; a book would seem deeper")
+    book = levels.groupby(key, sort=True).ngroup().to_numpy()
     is_bid = (levels["side"] == "bid").to_numpy()
+    # Best price first, so that depth adds up from it.
+    order = np.lexsort((np.where(is_bid, -price, price), is_bid, book))
+    sides = np.split(
+        order, np.searchsorted(2 * book[order] + is_bid[order], np.arange(1, 2 * (book.max(initial=-1) + 1)))
+    )
     wanted = np.array(regime.sizes_usd)
     half_spreads: list[float] = []
     costs: list[FloatArray] = []
+    held: list[BoolArray] = []
     left_out: dict[Outcome, list[int]] = {}
-    for number in range(int(book.max()) + 1 if len(book) else 0):
-        of_book = book == number
-        bids, asks = (
-            _depth(price[of_book & side], size[of_book & side], is_bid=one)
-            for side, one in ((is_bid, True), (~is_bid, False))
-        )
-        if not (len(bids[0]) and len(asks[0])):
+    for number in range(len(sides) // 2):
+        asks, bids = sides[2 * number], sides[2 * number + 1]
+        if not (len(bids) and len(asks)):
             left_out.setdefault(Outcome.GAPS, []).append(number)
-        elif bids[0][0] >= asks[0][0]:
+        elif price[bids[0]] >= price[asks[0]]:
             left_out.setdefault(Outcome.OUTLIER, []).append(number)
         else:
-            mid = (bids[0][0] + asks[0][0]) / 2.0
-            half_spreads.append(float((asks[0][0] - bids[0][0]) / 2.0 / mid))
-            costs.append(np.maximum(_cost(bids, mid, wanted), _cost(asks, mid, wanted)))
+            mid = (price[bids[0]] + price[asks[0]]) / 2.0
+            half_spreads.append(float((price[asks[0]] - price[bids[0]]) / 2.0 / mid))
+            by_side = [_cost(price[rows], size[rows], mid, wanted) for rows in (bids, asks)]
+            held.append(np.isfinite(by_side[0][0]) & np.isfinite(by_side[1][0]))
+            costs.append(
+                np.maximum(
+                    *(
+                        np.where(np.isfinite(cost), cost, max(regime.beyond_the_book, of_all))
+                        for cost, of_all in by_side
+                    )
+                )
+            )
     findings = tuple(Finding(outcome=outcome, rows=tuple(rows)) for outcome, rows in left_out.items())
     if not costs:
         return LiquidityEstimate(
@@ -110,31 +125,25 @@ def liquidity_estimate(levels: pd.DataFrame, *, regime: LiquidityRegime) -> Liqu
             held_by=np.zeros(len(wanted), dtype=np.int64), books=0,
             findings=(Finding(outcome=Outcome.NO_HISTORY), *findings),
         )  # fmt: skip
-    by_book = np.stack(costs)
-    is_beyond = np.isnan(by_book)
-    charged = np.maximum.accumulate(np.where(is_beyond, regime.beyond_the_book, by_book), axis=1)
+    charged = np.maximum.accumulate(np.stack(costs), axis=1)
     # A quantile between two books would be a cost that no book has.
     cost = np.quantile(charged, regime.confidence, axis=0, method="higher")
     return LiquidityEstimate(
         half_spread=float(np.quantile(half_spreads, regime.confidence, method="higher")),
         cost=np.asarray(cost),
-        held_by=np.count_nonzero(~is_beyond, axis=0),
+        held_by=np.count_nonzero(np.stack(held), axis=0),
         books=len(costs),
         findings=findings,
     )
 
 
-def _depth(price: FloatArray, size: FloatArray, *, is_bid: bool) -> tuple[FloatArray, FloatArray]:
-    """Levels of one side, the best first."""
-    order = np.argsort(-price if is_bid else price, kind="stable")
-    return price[order], size[order]
+def _cost(price: FloatArray, size: FloatArray, mid: float, sizes_usd: FloatArray) -> tuple[FloatArray, float]:
+    """Share of the mid by which the average price of each size is worse, and that of all that one side holds.
 
-
-def _cost(side: tuple[FloatArray, FloatArray], mid: float, sizes_usd: FloatArray) -> FloatArray:
-    """Share of the mid by which the average price of each size is worse; NaN where the side does not hold it."""
-    price, size = side
+    The first is NaN where the side, best price first, does not hold the size.
+    """
     held = np.concatenate([[0.0], np.cumsum(size)])
     paid = np.concatenate([[0.0], np.cumsum(size * price)])
     coins = sizes_usd / mid
     average = np.interp(coins, held, paid, right=np.nan) / coins
-    return np.asarray(np.abs(average - mid) / mid)
+    return np.asarray(np.abs(average - mid) / mid), float(abs(paid[-1] / held[-1] - mid) / mid)

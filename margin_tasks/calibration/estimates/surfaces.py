@@ -280,7 +280,8 @@ def skew_twists(history: SurfaceHistory, *, regime: VolatilityRegime, low: float
     if low not in regime.moneyness or high not in regime.moneyness or not low < high:
         raise MarginError(FailureReason.INVALID_REQUEST, f"skew from {low} to {high}: both are pillars and ascend")
     at = [regime.moneyness.index(low), regime.moneyness.index(high)]
-    change = np.diff(history.volatility[:, :, at[1]] - history.volatility[:, :, at[0]], axis=0)[-regime.lookback :]
+    change = np.diff(history.volatility[:, :, at[1]] - history.volatility[:, :, at[0]], axis=0)
+    change = np.where(is_hole_between(history.days)[:, None], np.nan, change)[-regime.lookback :]
     is_used: BoolArray = np.isfinite(change).sum(axis=0) >= regime.least_moves
     twist = np.full(len(is_used), np.nan)
     if is_used.any():
