@@ -38,8 +38,8 @@ up: $(READY) ## Start Airflow with its pages on the same home
 # Published cases first, in one process, which keeps the record of them; what starts servers and whole days by itself.
 test: $(READY) lint ## Run all checks and tests; those marked services start real servers
 	@echo "published cases";  $(BIN)/python -m pytest tests/reference
-	@echo "without servers";  $(BIN)/python -m pytest --ignore tests/reference -m "not services and not e2e" -n 2 --dist loadfile
-	@echo "with servers, and whole clearing days"; $(BIN)/python -m pytest tests/services tests/e2e -n 2 --dist loadfile
+	@echo "without servers";  $(BIN)/python -m pytest --ignore tests/reference -m "not services and not e2e" -n 2 --dist loadfile --no-loadscope-reorder
+	@echo "with servers, and whole clearing days"; $(BIN)/python -m pytest tests/services tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY) ## Run the tests that need neither servers nor whole clearing days
 	@$(BIN)/python -m pytest -m "not services and not e2e" -n 2 --dist loadfile

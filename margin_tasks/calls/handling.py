@@ -580,11 +580,16 @@ def cancel(book: CallBook, call_id: str, *, person: str, reason: str, now: datet
     """Withdraw a call; money that it had received becomes unallocated.
 
     Raises:
-        TransitionError: it has ended already, or no reason is given.
+        TransitionError: it has ended already, or no reason is given; or it waits for approval, which whoever may not
+            approve it may not end either.
     """
     call = found(book, call_id)
     if not reason:
         raise TransitionError(f"call {call_id}: say why it is cancelled")
+    if call.state is CallState.COMPUTED and person in call.terms.excluded_approvers:
+        raise TransitionError(
+            f"call {call_id} waits for approval, and {person} may not decide on it: four eyes are needed"
+        )
     book.record(event_about(call, EventType.CANCELLED, now=now, actor=person, reason=reason))
     _release_all(book, call, now=now, actor=person)
 

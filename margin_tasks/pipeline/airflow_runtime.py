@@ -56,10 +56,11 @@ def airflow_environment(here: Settings, metadata: str) -> dict[str, str]:
 
 
 @contextmanager
-def noise_to(log_file: Path) -> Iterator[TextIO]:
+def noise_to(log_file: Path, *, is_answer_kept_apart: bool = False) -> Iterator[TextIO]:
     """Send everything that this process prints to a file, and give back the stream that the person sees.
 
     Airflow, dbt and the libraries below them write to the standard streams as they please; the log keeps all of it.
+    ``is_answer_kept_apart``: the person sees standard error, as standard output is read by a program.
 
     Raises:
         MarginError: INVALID_REQUEST when the log cannot be written, so that nothing can be written to this home.
@@ -71,7 +72,7 @@ def noise_to(log_file: Path) -> Iterator[TextIO]:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    person = os.fdopen(os.dup(kept_out), "w", encoding="utf-8", errors="replace")
+    person = os.fdopen(os.dup(kept_err if is_answer_kept_apart else kept_out), "w", encoding="utf-8", errors="replace")
     try:
         yield person
     finally:

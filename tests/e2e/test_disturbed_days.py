@@ -95,7 +95,7 @@ def test_an_unreadable_position_is_derived_and_margined_conservatively(
 def test_a_half_delivered_folder_is_waited_for(home: Home, landing_folder: Callable[[str], Path]) -> None:
     folder = landing_folder("csv")
     (folder / "_SUCCESS").unlink()
-    refused = home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{folder}", "--wait", "3", check=False)
+    refused = home.margin("run", "--date", BUSINESS_DATE, "--source", f"files:{folder}", "--wait", "20", check=False)
     assert refused.returncode == 2
     assert "waiting for" in refused.stdout
     assert "FEED_MISSING" in refused.stderr

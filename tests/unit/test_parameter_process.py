@@ -316,6 +316,41 @@ def test_values_that_cannot_be_are_refused_before_anything_is_recorded(
         assert read_book(opened, business_date=DAY).standings == {}
 
 
+def test_the_day_itself_is_part_of_what_is_calibrated(here: Settings) -> None:
+    """The history ends on the day before; a crash of the day is what the estimates must not miss."""
+    with lake(here, holder="test", is_read_only=True) as opened:
+        closes = calibration.closes_of(opened, RUN_ID)
+        quotes = opened.query("select asset, median(index_price) as price from raw.index_quotes group by asset")
+    index = {row["asset"]: row["price"] for row in quotes.to_pylist()}
+    assert closes.index[-1] == pd.Timestamp(DAY)
+    assert closes.index[-2] == pd.Timestamp(DAY) - pd.Timedelta(days=1)
+    assert closes["BTC"].iloc[-1] == pytest.approx(float(index["BTC"]))
+    assert closes["ETH"].iloc[-1] == pytest.approx(float(index["ETH"]))
+
+
+def test_a_first_day_that_nobody_could_approve_is_refused_when_it_is_proposed(here: Settings) -> None:
+    def propose(value: float, **changes: Any) -> str:
+        stated = {"person": "ana", "reason": "x", "is_emergency": False, "valid_from": None, "now": NOW, **changes}
+        return by_hand.propose_values(here, {BTC_RANGE: value}, **stated)
+
+    for valid_from, said in ((DAY, "--emergency"), (DAY + timedelta(days=32), "no other change")):
+        with pytest.raises(MarginError, match=said) as caught:
+            propose(0.2, valid_from=valid_from)
+        assert caught.value.reason is FailureReason.INVALID_REQUEST
+    scheduled = propose(0.2, valid_from=DAY + timedelta(days=10))
+    approvals.answer_by_hand(here, scheduled, person="bob", is_approved=True, reason="seen", now=NOW)
+    with pytest.raises(MarginError, match="too early"):
+        propose(0.3, is_emergency=True, valid_from=DAY)
+    # The way back, and an emergency, take effect together with what they replace.
+    head = calibrated_values(registry.rulebooks_in_force(DAY))
+    back = by_hand.propose_rollback(here, head, target="filed", person="ana", reason="withdrawn", now=NOW)
+    approvals.answer_by_hand(here, back, person="bob", is_approved=True, reason="seen", now=NOW)
+    with lake(here, holder="test", is_read_only=True) as opened:
+        assert read_book(opened, business_date=DAY).head_values() == head
+    urgent = propose(0.3, is_emergency=True)
+    approvals.answer_by_hand(here, urgent, person="bob", is_approved=True, reason="seen", now=NOW)
+
+
 def test_a_day_that_was_not_published_is_not_calibrated(here: Settings) -> None:
     with pytest.raises(MarginError) as caught:
         calibration.open_calibration(

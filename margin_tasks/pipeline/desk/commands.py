@@ -57,7 +57,8 @@ def _after(here: Settings, answer: dict[str, Any], *, as_json: bool) -> int:
         print_json(answer)
     else:
         click.echo(
-            f"{answer['call_id']}: {answer['state']}, open {answer['outstanding']:,.2f} {answer['currency']}, "
+            f"{answer['call_id']}: {answer['state']}, "
+            f"open {_open(answer['state'], answer['outstanding']):,.2f} {answer['currency']}, "
             f"due {answer['due_at']:%Y-%m-%d %H:%M} UTC"
         )
     return 0
@@ -94,7 +95,7 @@ def list_(
         return 0
     if not rows:
         asked = " ".join(part for part in (business_date and f"of {business_date}", session) if part)
-        click.echo(f"no calls {asked}".rstrip() + ("" if asked else "yet: margin run makes them"))
+        click.echo(f"no calls {asked}".rstrip() + ("" if asked else " yet: margin run makes them"))
     for row in rows:
         head = f"{row['business_date']} {row['session']:<6} {row['account_id']:<12} {row['call_state']:<14}"
         money = f"{row['call_amount']:>16,.2f} {row['currency']}"
@@ -102,7 +103,8 @@ def list_(
         if known_at is None:
             money += (
                 f"  paid {row['paid_amount']:>14,.2f}  withdrawn {row['waived_amount']:>12,.2f}"
-                f"  disputed {row['disputed_amount']:>12,.2f}  open {row['outstanding_amount']:>14,.2f}"
+                f"  disputed {row['disputed_amount']:>12,.2f}"
+                f"  open {_open(row['call_state'], row['outstanding_amount']):>14,.2f}"
             )
         click.echo(f"{head}{money}  {tail}")
         if row["call_state"] == "COMPUTED" and row["approval_reason"]:
@@ -119,6 +121,11 @@ def list_(
                 f"{event['event_reference']} ({event['event_reason']})"
             )
     return 0
+
+
+def _open(state: str, outstanding: Decimal) -> Decimal:
+    """What is still asked for: nothing of a call that was withdrawn or replaced."""
+    return Decimal(0) if state in ("CANCELLED", "SUPERSEDED") else outstanding
 
 
 @call.command()

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 import pandas as pd
 
 from margin_tasks.audit.identity import new_run_id
+from margin_tasks.calibration.changes import ParameterBook
 from margin_tasks.calibration.policy import calibration_policy_in_force
 from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.parameter_vocabulary import ProposalKind
@@ -16,6 +17,9 @@ from margin_tasks.pipeline.lake_access import lake
 from margin_tasks.pipeline.parameter_change.calibration import closes_of, enter, proposal_of
 from margin_tasks.pipeline.parameter_change.log import changed_book, read_book, versions_with
 from margin_tasks.pipeline.settings import Settings
+
+LONGEST_LEAD_DAYS = 31
+"""Days between the latest published day and the first day of a change: until then nothing else can be changed."""
 
 
 def propose_values(
@@ -83,9 +87,7 @@ def _propose(
         raise MarginError(
             FailureReason.INVALID_REQUEST, f"{', '.join(unknown)}: not calibrated; use one of {', '.join(head)}"
         )
-    first = valid_from or (day if kind is ProposalKind.EMERGENCY else day + timedelta(days=1))
-    if first < day:
-        raise MarginError(FailureReason.INVALID_REQUEST, f"{first} is before {day}, the latest published day")
+    first = _first_day(book, day=day, kind=kind, valid_from=valid_from)
     # What a rulebook cannot have is refused before anything is recorded.
     versions_with({**head, **values}, business_date=day, effective_date=first, name="proposed")
     proposal = proposal_of(
@@ -95,6 +97,36 @@ def _propose(
     if proposal is None:
         raise MarginError(FailureReason.INVALID_REQUEST, "nothing would change: these are the last approved values")
     return enter(here, proposal, clearing_run_id=standing["run_id"], now=now)
+
+
+def _first_day(book: ParameterBook, *, day: date, kind: ProposalKind, valid_from: date | None) -> date:
+    """When a change takes effect: not before what was approved last, and on the latest day in an emergency only.
+
+    A day that nobody can approve is refused here, and not after a second person has looked at it.
+    """
+    earliest = day if kind is ProposalKind.EMERGENCY else day + timedelta(days=1)
+    approved = book.approved()
+    if approved and approved[-1].proposal.valid_from > earliest:
+        last = approved[-1].proposal
+        earliest, why = (
+            last.valid_from,
+            f"proposal {last.proposal_id}, approved last, takes effect on {last.valid_from}",
+        )
+    elif kind is ProposalKind.EMERGENCY:
+        why = f"{day} is the latest published day"
+    else:
+        why = f"{day} is the latest published day, and a change on it is an emergency (--emergency)"
+    latest = day + timedelta(days=LONGEST_LEAD_DAYS)
+    if valid_from is None:
+        return earliest
+    if valid_from < earliest:
+        raise MarginError(FailureReason.INVALID_REQUEST, f"{valid_from} is too early: {why}; use {earliest} or later")
+    if valid_from > latest:
+        raise MarginError(
+            FailureReason.INVALID_REQUEST,
+            f"{valid_from} is more than {LONGEST_LEAD_DAYS} days after {day}: no other change could be made until then",
+        )
+    return valid_from
 
 
 def _closes(opened: object, run_id: str) -> pd.DataFrame:

@@ -26,6 +26,9 @@ from margin_tasks.contracts.failures import FailureReason, MarginError
 from margin_tasks.contracts.frames import from_arrow
 from margin_tasks.contracts.parameter_vocabulary import ProposalKind, Significance
 from margin_tasks.contracts.tables import FEEDS, VALIDATION
+from margin_tasks.market.asset_policy import asset_price_policies_in_force
+from margin_tasks.market.policy import market_policy_in_force
+from margin_tasks.market.prices import index_prices
 from margin_tasks.pipeline.compute import requirements_under
 from margin_tasks.pipeline.inquiries import list_runs, run_in_force
 from margin_tasks.pipeline.lake_access import lake
@@ -120,13 +123,18 @@ def open_calibration(
 
 
 def closes_of(opened: Lake, run_id: str) -> pd.DataFrame:
-    """Closes of a run's history: one row for each date, one column for each asset, sorted."""
+    """Closes of a run's history and the day's own index at the cut-off: a row for each date, a column for each asset.
+
+    History ends on the day before. The day that is calibrated after is the one that matters most, and its index is the
+    last price known; the next day's history brings its close.
+    """
     rows = opened.query(
         "select asset, price_date, close_price from raw.price_history where run_id = $1 order by asset, price_date",
         [run_id],
     ).to_pandas()
     if rows.empty:
         raise MarginError(FailureReason.FEED_EMPTY, f"run {run_id} has no price history: nothing can be calibrated")
+    rows = pd.concat([rows, _index_of_the_day(opened, run_id, known=rows)], ignore_index=True)
     by_day = rows.set_index(["price_date", "asset"])["close_price"]
     wide: pd.DataFrame = by_day.unstack("asset").astype("float64")  # noqa: PD010 - a date that comes twice is an error
     return pd.DataFrame(wide.set_axis(pd.DatetimeIndex(wide.index), axis=0).sort_index())
@@ -166,6 +174,26 @@ def estimate(here: Settings, calibration: Calibration) -> tuple[int, int]:
             message=f"{len(rows)} estimates of {day}",
         )
     return len(champion), len(rows) - len(champion)
+
+
+def _index_of_the_day(opened: Lake, run_id: str, *, known: pd.DataFrame) -> pd.DataFrame:
+    """The index of assets that have a history without a close of the run's own day."""
+    table = FEEDS["index_quotes"]
+    stored = opened.run_rows(run_id, schema="raw", table=table.name)
+    if stored.num_rows == 0:
+        return known.iloc[:0]
+    day: date = stored["business_date"][0].as_py()
+    index = index_prices(
+        from_arrow(stored.select(list(table.column_names)), table),
+        cutoff_at=session_cut_off(day, "EOD", None),
+        policy=market_policy_in_force(day),
+        asset_policies=asset_price_policies_in_force(day),
+    )
+    closed = known.loc[known["price_date"] == pd.Timestamp(day), "asset"]
+    wanted = index[index["asset"].isin(known["asset"]) & ~index["asset"].isin(closed)]
+    return pd.DataFrame(
+        {"asset": wanted["asset"], "price_date": day, "close_price": wanted["index_price"].astype(np.float64)}
+    )
 
 
 def _rules(policy: CalibrationPolicy) -> list[tuple[str, ...]]:
@@ -267,10 +295,12 @@ def propose(here: Settings, calibration: Calibration, *, now: datetime) -> str |
         return None
     kind, reason = due
     head = dict(book.head_values())
+    # Nothing can be approved that would take effect before what was approved last.
+    approved_days = [standing.proposal.valid_from for standing in book.approved()]
     asked = {row["parameter"]: rounded_up(row["proposed_value"]) for row in rows if row["parameter"] in head}
     proposal = proposal_of(
         head, asked, kind=kind, reason=reason, proposed_by=calibration.started_by, run_id=calibration.run_id,
-        business_date=day, valid_from=day + timedelta(days=1), policy=policy, closes=closes,
+        business_date=day, valid_from=max([day + timedelta(days=1), *approved_days]), policy=policy, closes=closes,
     )  # fmt: skip
     if proposal is None:
         say("  nothing would change: the values in force are those that the data ask for")

@@ -53,7 +53,7 @@ def calibrate(business_date: str, source: str | None, if_due: bool, as_json: boo
     folder = rounds.folder_of(here, business_date=day, run_id=run_id)
     os.environ.update(airflow_runtime.airflow_environment(here, airflow_runtime.COMMAND_LINE_METADATA))
     log_file = here.home / "airflow" / "logs" / f"calibration-{run_id}.log"
-    with airflow_runtime.noise_to(log_file) as shown, progress_to(shown):
+    with airflow_runtime.noise_to(log_file, is_answer_kept_apart=as_json) as shown, progress_to(shown):
         say("starting Airflow", waiting_for="Airflow is starting")
         airflow_runtime.prepare_metadata(here, airflow_runtime.COMMAND_LINE_METADATA)
         state = airflow_runtime.run_dag(
