@@ -266,3 +266,15 @@ def test_a_log_that_was_changed_is_refused(change: str) -> None:
         tampered[-1] = replace(last, **{change: values[change]})
     with pytest.raises(TransitionError):
         CallBook.replay(machine.book.registered, tampered)
+
+
+def test_whoever_may_not_approve_a_waiting_call_may_not_cancel_it() -> None:
+    machine = LifeOfCalls()
+    machine.run({"A-1": Decimal(20_000_000)}, 1)
+    [call_id] = machine.book.calls
+    assert machine.book.calls[call_id].state is CallState.COMPUTED
+    with pytest.raises(TransitionError, match="four eyes"):
+        handling.cancel(machine.book, call_id, person="ana", reason="I do not want it", now=START)
+    assert machine.book.calls[call_id].state is CallState.COMPUTED
+    handling.cancel(machine.book, call_id, person="ben", reason="wrong price", now=START)
+    assert machine.book.calls[call_id].state is CallState.CANCELLED

@@ -351,6 +351,16 @@ def test_a_first_day_that_nobody_could_approve_is_refused_when_it_is_proposed(he
     approvals.answer_by_hand(here, urgent, person="bob", is_approved=True, reason="seen", now=NOW)
 
 
+def test_a_parameter_is_stated_once(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = by_person(
+        "ana", here, "parameters", "propose", f"{BTC_RANGE}=0.2", f"{BTC_RANGE}=0.3", "--reason", "x",
+        monkeypatch=monkeypatch,
+    )  # fmt: skip
+    assert isinstance(twice.exception, MarginError)
+    assert twice.exception.reason is FailureReason.INVALID_REQUEST
+    assert "twice" in str(twice.exception)
+
+
 def test_a_day_that_was_not_published_is_not_calibrated(here: Settings) -> None:
     with pytest.raises(MarginError) as caught:
         calibration.open_calibration(

@@ -424,6 +424,8 @@ def _assigned(assignments: tuple[str, ...]) -> dict[str, float]:
     values: dict[str, float] = {}
     for text in assignments:
         name, separator, number = text.partition("=")
+        if name in values:
+            raise MarginError(FailureReason.INVALID_REQUEST, f"{name} is stated twice; state it once")
         try:
             values[name] = float(number)
         except ValueError:
